@@ -1,0 +1,44 @@
+"""Strict dtypes and ranks, eight CPU devices, warnings as errors, and a persistent compile cache."""
+
+import os
+import pathlib
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parent.parent / ".cache" / "jax")
+)
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", 0)
+
+MNIST = pathlib.Path(__file__).parent.parent.parent / "shared" / "data" / "mnist"
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves the nightly tier out unless it is asked for."""
+    if "nightly" not in (config.option.markexpr or ""):
+        keep = [item for item in items if not item.get_closest_marker("nightly")]
+        config.hook.pytest_deselected([i for i in items if i not in keep])
+        items[:] = keep
+
+
+@pytest.fixture
+def mnist_dir():
+    """The folder of the real MNIST, where there is one."""
+    if not MNIST.is_dir():
+        pytest.skip("no MNIST folder beside the checkout")
+    return MNIST
+
+
+@pytest.fixture
+def x64():
+    """float64 for one test."""
+    with jax.enable_x64(True):
+        yield
