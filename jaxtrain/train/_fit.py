@@ -1,0 +1,379 @@
+"""The training loop: K steps per dispatch, late metrics, evaluation, checkpoints, resume."""
+
+import collections
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import math
+import os
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtrain import _check, metrics, nn, tree
+from jaxtrain.data import ArrayDataset, Order
+from jaxtrain.errors import DataError, NonFinite
+from jaxtrain.train._checkpoint import Checkpoints
+from jaxtrain.train._evaluate import evaluator
+from jaxtrain.train._files import MetricsFile, check_config, locked, read_config
+from jaxtrain.train._nonfinite import first_nonfinite
+from jaxtrain.train._parallel import IN_FLIGHT, Run, complete, parallelize
+from jaxtrain.train._progress import Progress
+from jaxtrain.train._step import Step, TrainState, make_eval_step
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """What `fit` returns.
+
+    Attributes:
+        ts: the last state.
+        history: rows of numbers by step, those of `metrics.jsonl`.
+        run: the compiled step and its devices.
+        seconds: wall-clock time of the loop, with compilation.
+        images_per_second: examples trained per second, without the first dispatch and evaluations.
+    """
+
+    ts: TrainState
+    history: list[dict[str, Any]]
+    run: Run
+    seconds: float
+    images_per_second: float
+
+    def last(self, name: str) -> float:
+        """Returns the last value of a metric in the history."""
+        return next(row[name] for row in reversed(self.history) if name in row)
+
+
+def fit(
+    step: Step,
+    dataset: ArrayDataset,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    seed: int = 0,
+    test: ArrayDataset | None = None,
+    measures: Mapping[str, Callable] | None = None,
+    how: str | None = None,
+    devices: int | Sequence[jax.Device] | None = None,
+    steps_per_call: int | None = None,
+    log_every: int | None = None,
+    eval_every: int | None = None,
+    save_every: int | None = None,
+    directory: str | os.PathLike | None = None,
+    resume: bool = False,
+    config: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> Fit:
+    """Trains on a data set that fits on the devices.
+
+    The order of the examples is arithmetic on (seed, epoch, position), every example comes once per
+    epoch, and all randomness is a function of (seed, step, layer, example): a run that was killed at
+    any instant and is resumed ends with the bytes of one that was not. SIGTERM and Ctrl-C save
+    before they leave.
+
+    Args:
+        step: from `make_step`.
+        dataset: the training examples.
+        epochs: passes over the data, at least 1.
+        batch_size: examples per step over all devices; a multiple of their number.
+        seed: of the initial params, the order and all sampling, in [0, 2**32).
+        test: examples to evaluate on, every `eval_every` steps and at the end.
+        measures: metrics for `test` by name, `f(outputs, targets, mask) -> record`; None means the
+            mean loss, and accuracy where targets are class numbers.
+        how: as in `parallelize`; None means "shard_map", or "single" for dense nets on CPU.
+        devices: as in `parallelize`.
+        steps_per_call: training steps per dispatch; None chooses by backend and network.
+        log_every: steps between rows of training metrics; None means a quarter of an epoch.
+        eval_every: steps between evaluations; None means an epoch.
+        save_every: steps between checkpoints; None means an epoch.
+        directory: the run folder for `config.json`, `metrics.jsonl` and checkpoints; None keeps
+            nothing on disk.
+        resume: continue from the newest good checkpoint in `directory`, if there is one.
+        config: what else defines the run: JSON values, kept in `config.json`; a resumed run must
+            have the same.
+        progress: show a progress bar with loss, learning rate, images/s and the time left.
+
+    Returns:
+        A Fit.
+
+    Raises:
+        ConfigError: an argument is outside its range.
+        DataError: the data do not fit the network.
+        RunError: the folder cannot be used, or holds a run of another configuration.
+        NonFinite: too many steps in a row had a non-finite loss, gradient or state.
+
+    Example:
+        >>> from jaxtrain import losses, models, optim
+        >>> points = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+        >>> dataset = ArrayDataset(points, (points[:, 0] > 0).astype(np.int32), classes=2)
+        >>> step = make_step(models.mlp([16, 2]), losses.softmax_cross_entropy, optim.adam(1e-2))
+        >>> fit(step, dataset, epochs=50, batch_size=32, progress=False).last("accuracy") > 0.9
+        True
+    """
+    _check.integer("fit", "epochs", epochs)
+    order = Order(len(dataset), batch_size, seed=seed)
+    total = epochs * order.steps_per_epoch
+    abstract = _check_fits(step, dataset, test)
+    dense = _is_dense(abstract.params)
+    on_cpu = jax.default_backend() == "cpu"
+    if how is None:
+        how = "single" if on_cpu and dense and devices is None else "shard_map"
+    folder = None if directory is None else pathlib.Path(directory)
+    k = steps_per_call or _kept(folder, resume) or _steps_per_call(abstract.params, on_cpu)
+    _check.integer("fit", "steps_per_call", k)
+    every = {
+        "log": log_every or max(order.steps_per_epoch // 4, 1),
+        "eval": eval_every or order.steps_per_epoch,
+        "save": save_every or order.steps_per_epoch,
+    }
+    for name, value in every.items():
+        _check.integer("fit", f"{name}_every", value)
+    run = parallelize(step, how=how, devices=devices, unroll=on_cpu and not dense)
+    n = run.mesh.size
+    if batch_size % n:
+        fix = f"{batch_size // n * n or n} and {-(-batch_size // n) * n} are"
+        _check.fail("fit", "batch_size", f"a multiple of the {n} devices", batch_size, fix)
+    evaluate = None
+    if test is not None:
+        evaluate = evaluator(
+            run,
+            make_eval_step(step.net, _measures(step, test, measures), precision=step.precision),
+            test,
+            batch_size=-(-min(1024, len(test)) // n) * n,
+        )
+    settings = {
+        "batch_size": batch_size,
+        "epochs": epochs,
+        "seed": seed,
+        "steps_per_call": k,
+        **{f"{name}_every": value for name, value in every.items()},
+        "precision": step.precision,
+        "data": fingerprint(dataset),
+        **(config or {}),
+    }
+    with contextlib.ExitStack() as stack:
+        checkpoints = None
+        if folder is not None:
+            stack.enter_context(locked(folder))
+            check_config(folder, settings, resume=resume)
+            checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints"))
+        stop = stack.enter_context(_signals(catch=folder is not None))
+        bar = stack.enter_context(Progress(total, order.steps_per_epoch, shown=progress))
+
+        began = time.monotonic()
+        at, offset, sums = 0, 0, {}
+        if checkpoints is not None and checkpoints.latest() is not None:
+            at, ts, host = checkpoints.restore(abstract)
+            offset, sums = host["metrics_bytes"], host["sums"]
+        else:
+            ts = run.init(jax.random.key(seed), _batch(dataset, order, 0))
+        ts = run.place(ts)
+        log = stack.enter_context(MetricsFile(folder, offset=offset))
+        record = _Recorder(log, bar, sums, every["log"], total)
+        data = run.put({"image": dataset.image, "label": dataset.label})
+        waiting: collections.deque = collections.deque()
+        clock = _Stopwatch()
+
+        def fetch(behind: int) -> None:
+            while len(waiting) > behind:
+                before, at, seen = waiting.popleft()
+                in_a_row = record.add(before, at, jax.device_get(seen))
+                bar.advance(at, clock.rate)
+                if in_a_row >= step.guard:
+                    blame = first_nonfinite(step, ts, _batch(dataset, order, at - 1))
+                    raise NonFinite(
+                        f"fit: the loss, gradient or new state must be finite, got {in_a_row} steps"
+                        f" in a row, up to step {at}, that were not; first not finite: {blame}; the"
+                        " state is that before them; try a lower learning rate or clipping"
+                    )
+
+        def save() -> None:
+            checkpoints.save(at, ts, {"metrics_bytes": log.sync(), "sums": record.sums})
+
+        bar.start(at)
+        saved = at
+        while at < total and not stop:
+            rows = k if total - at >= k else 1
+            index = np.stack([order.indices(at + i) for i in range(rows)])
+            ts, seen = run.steps(ts, data, index)
+            before, at = at, at + rows
+            waiting.append((before, at, seen))
+            # The first call compiles: its time is not counted.
+            fetch(IN_FLIGHT if clock.running else 0)
+            clock.lap(rows * batch_size)
+            due = {name: at == total or at // n > before // n for name, n in every.items()}
+            if due["eval"] and evaluate is not None:
+                fetch(0)
+                clock.lap(0)
+                values = {f"test_{name}": _number(r) for name, r in evaluate(ts).items()}
+                log.write({"step": at, **values})
+                bar.show(values)
+                clock.skip()
+            if due["save"] and checkpoints is not None:
+                fetch(0)
+                save()
+                saved = at
+        fetch(0)
+        clock.lap(0)
+        if checkpoints is not None:
+            if at > saved:
+                save()
+            checkpoints.wait()
+        if stop:
+            raise KeyboardInterrupt if stop == [signal.SIGINT] else SystemExit(128 + stop[0])
+        return Fit(ts, log.rows, run, time.monotonic() - began, clock.rate)
+
+
+def fingerprint(dataset: ArrayDataset) -> str:
+    """Returns the SHA-256 of a data set's arrays, by which a resumed run knows its data."""
+    digest = hashlib.sha256()
+    for path, leaf in jax.tree_util.tree_leaves_with_path((dataset.image, dataset.label)):
+        digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode())
+        digest.update(np.ascontiguousarray(leaf).data)
+    return digest.hexdigest()
+
+
+class _Recorder:
+    """Adds up fetched metrics and writes a row every `log_every` steps."""
+
+    def __init__(self, log, bar, sums, log_every, total):
+        self.log, self.bar, self.sums = log, bar, sums
+        self.log_every, self.total = log_every, total
+
+    def add(self, before: int, at: int, seen: dict[str, Any]) -> int:
+        """Adds the metrics of steps before..at; returns the largest count of skips in a row."""
+        for name, record in seen.items():
+            if isinstance(record, metrics.Mean):
+                sums = self.sums.setdefault(name, [0.0, 0.0])
+                sums[0] += float(np.sum(record.total, dtype=np.float64))
+                sums[1] += float(np.sum(record.count, dtype=np.float64))
+        skipped = seen["skipped_in_a_row"]
+        sums = self.sums.setdefault("skipped", [0.0, 1.0])
+        sums[0] += float((skipped > 0).sum())
+        if at == self.total or at // self.log_every > before // self.log_every:
+            row: dict[str, Any] = {"step": at}
+            row |= {name: t / n if n else None for name, (t, n) in sorted(self.sums.items())}
+            if "learning_rate" in seen:
+                row["learning_rate"] = float(seen["learning_rate"][-1])
+            self.log.write(row)
+            self.bar.show(row)
+            self.sums.clear()
+        return int(skipped.max())
+
+
+class _Stopwatch:
+    """Measures the examples per second of training alone."""
+
+    def __init__(self):
+        self.examples, self.seconds, self._mark = 0, 0.0, math.nan
+
+    @property
+    def running(self) -> bool:
+        return not math.isnan(self._mark)
+
+    @property
+    def rate(self) -> float:
+        return self.examples / self.seconds if self.seconds else math.nan
+
+    def lap(self, examples: int) -> None:
+        """Counts the time since the last lap; the first only starts the watch."""
+        if self.running:
+            self.examples += examples
+            self.seconds += time.monotonic() - self._mark
+        self.skip()
+
+    def skip(self) -> None:
+        """Leaves out the time since the last lap."""
+        self._mark = time.monotonic()
+
+
+@contextlib.contextmanager
+def _signals(*, catch: bool) -> Iterator[list[int]]:
+    """Yields a list that SIGTERM and Ctrl-C append to; a second Ctrl-C interrupts at once."""
+    caught: list[int] = []
+    if not catch or threading.current_thread() is not threading.main_thread():
+        yield caught
+        return
+
+    def note(number, frame):
+        if number in caught and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    before = {n: signal.signal(n, note) for n in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield caught
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _check_fits(step: Step, dataset: ArrayDataset, test: ArrayDataset | None) -> TrainState:
+    """Traces the step on one batch's shapes; returns the shapes of the first TrainState."""
+    one = {"image": dataset.image, "label": dataset.label}
+    batch = complete(jax.tree.map(lambda x: x[:1], one))
+    abstract = jax.eval_shape(step.init, jax.random.key(0), batch)
+    outputs, _ = jax.eval_shape(
+        lambda ts, x: step.net.apply(ts.params, ts.state, x, nn.EVAL), abstract, batch["image"]
+    )
+    classes = getattr(outputs, "shape", (0,))[-1]
+    for name, part in {"dataset": dataset, "test": test}.items():
+        if part is None:
+            continue
+        shapes = jax.tree.map(lambda x: x.shape[1:], (part.image, one["image"]))
+        if shapes[0] != shapes[1]:
+            rule = f"of the training images' shape {shapes[1]}"
+            _check.fail("fit", f"{name}.image", rule, shapes[0], error=DataError)
+        if part.classes is not None and part.label.max() >= classes:
+            rule = f"below the network's number of outputs, {classes}"
+            fix = f"the first is example {int(np.argmax(part.label >= classes))}"
+            _check.fail("fit", f"{name}.label", rule, int(part.label.max()), fix, DataError)
+    jax.eval_shape(step.apply, abstract, batch)
+    return abstract
+
+
+def _is_dense(params) -> bool:
+    return all(leaf.ndim < 3 for leaf in jax.tree.leaves(params))
+
+
+def _steps_per_call(params, on_cpu: bool) -> int:
+    """Chooses K: many steps where dispatch dominates; XLA on CPU runs loops on one thread."""
+    return 32 if not on_cpu or (_is_dense(params) and tree.count(params) < 200_000) else 1
+
+
+def _kept(folder: pathlib.Path | None, resume: bool) -> int | None:
+    """Returns the K of the run that is resumed: it decides where rows and checkpoints fall."""
+    if folder is None or not resume or not (folder / "config.json").exists():
+        return None
+    return read_config(folder).get("steps_per_call")
+
+
+def _measures(step: Step, test: ArrayDataset, measures):
+    if measures is not None:
+        return measures
+    chosen: dict[str, Callable] = {"loss": functools.partial(metrics.mean_loss, loss=step.loss)}
+    if test.classes is not None:
+        chosen["accuracy"] = metrics.accuracy
+    return chosen
+
+
+def _batch(dataset: ArrayDataset, order: Order, at: int) -> dict[str, Any]:
+    """Returns the batch of step `at` on the host."""
+    index = order.indices(at)
+    part = dataset[np.maximum(index, 0)]
+    mask = (index >= 0).astype(np.float32)
+    return {"image": part.image, "label": part.label, "index": np.maximum(index, 0), "mask": mask}
+
+
+def _number(record) -> Any:
+    """Returns the value of a record as JSON, None where it is not finite."""
+    value = float(record.value)
+    return value if math.isfinite(value) else None
