@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxtrain import _check
 
@@ -117,10 +118,8 @@ def all_finite(tree: Any) -> jax.Array:
       >>> bool(all_finite({"x": jnp.array([1.0, jnp.nan]), "key": jax.random.key(0)}))
       False
     """
-    inexact = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(x), jnp.inexact)]
-    return functools.reduce(
-        jnp.logical_and, (jnp.isfinite(x).all() for x in inexact), jnp.array(True)
-    )
+    finite = (jnp.isfinite(x).all() for x in jax.tree.leaves(tree))
+    return functools.reduce(jnp.logical_and, finite, jnp.array(True))
 
 
 def count(tree: Any) -> int:
@@ -136,7 +135,7 @@ def count(tree: Any) -> int:
       >>> count({"kernel": jnp.zeros((3, 4)), "bias": jnp.zeros(4)})
       16
     """
-    return sum(jnp.size(x) for x in jax.tree.leaves(tree))
+    return sum(np.size(x) for x in jax.tree.leaves(tree))
 
 
 def global_norm(tree: Any) -> jax.Array:

@@ -1,4 +1,4 @@
-"""Strict dtypes and ranks, eight CPU devices, warnings as errors, and a persistent compile cache."""
+"""Strict dtypes and ranks, eight CPU devices, warnings as errors, a persistent compile cache."""
 
 import os
 import pathlib
@@ -12,6 +12,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
+from jaxtrain import _compat  # noqa: E402
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -24,9 +26,9 @@ MNIST = pathlib.Path(__file__).parent.parent.parent / "shared" / "data" / "mnist
 def pytest_collection_modifyitems(config, items):
     """Leaves the nightly tier out unless it is asked for."""
     if "nightly" not in (config.option.markexpr or ""):
-        keep = [item for item in items if not item.get_closest_marker("nightly")]
-        config.hook.pytest_deselected([i for i in items if i not in keep])
-        items[:] = keep
+        nightly = [item for item in items if item.get_closest_marker("nightly")]
+        config.hook.pytest_deselected(items=nightly)
+        items[:] = [item for item in items if item not in nightly]
 
 
 @pytest.fixture
@@ -40,5 +42,5 @@ def mnist_dir():
 @pytest.fixture
 def x64():
     """float64 for one test."""
-    with jax.enable_x64(True):
+    with _compat.enable_x64(True):
         yield

@@ -131,7 +131,9 @@ def residual(body: Layer, *, shortcut: Layer = identity) -> Layer:  # type: igno
         params, state, (y, z) = _init_children(layers, key, x, chain=False)
         if y.shape != z.shape:
             fix = "give residual a shortcut=... that changes the shape as the body does"
-            _check.fail("residual", "body's output", f"of the shortcut's shape {z.shape}", y.shape, fix)
+            _check.fail(
+                "residual", "body's output", f"of the shortcut's shape {z.shape}", y.shape, fix
+            )
         return params, state
 
     def apply(params, state, x, ctx):
@@ -165,8 +167,8 @@ def repeat(layer: Layer, n: int, *, unroll: bool | None = None) -> Layer:
     def init(key, x):
         keys = jax.vmap(fold_name, (None, 0))(key, jnp.arange(n))
         params, state = jax.vmap(lambda k: layer.init(k, x))(keys)
-        one = jax.tree.map(lambda leaf: leaf[0], (params, state))
-        y = _output(layer, *one, x)
+        p, s = jax.tree.map(lambda leaf: leaf[0], (params, state))
+        y = _output(layer, p, s, x)
         if (y.shape, y.dtype) != (x.shape, x.dtype):
             rule = f"of its input's shape and dtype, {x.dtype}{x.shape}"
             _check.fail("repeat", "layer's output", rule, f"{y.dtype}{y.shape}")

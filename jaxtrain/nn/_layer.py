@@ -114,7 +114,11 @@ class Layer:
         """The options that differ from the constructor's defaults."""
         parameters = inspect.signature(self.make).parameters if self.make else {}
         defaults = {name: p.default for name, p in parameters.items()}
-        return {k: v for k, v in self.options.items() if v is not defaults.get(k, inspect.Parameter.empty)}
+        return {
+            k: v
+            for k, v in self.options.items()
+            if v is not defaults.get(k, inspect.Parameter.empty)
+        }
 
     def replace(self, **changes) -> "Layer":
         """Returns the layer that the same constructor makes with some options changed."""
@@ -134,7 +138,9 @@ def as_layer(f: Layer | Callable) -> Layer:
     if not callable(f):
         _check.fail("nn", "a layer", "a Layer or a function of one array", f, error=TypeError)
     if hasattr(f, "constructs"):
-        _check.fail("nn", "a layer", "a Layer", f.__name__, f"call it: {f.__name__}(...)", TypeError)
+        _check.fail(
+            "nn", "a layer", "a Layer", f.__name__, f"call it: {f.__name__}(...)", TypeError
+        )
 
     def make():
         return as_layer(f)
@@ -194,9 +200,8 @@ def _named(layers) -> dict[str, Layer]:
 
 def fold_name(key: jax.Array, name: str | int | jax.Array) -> jax.Array:
     """Folds a layer's name, or a repeat counter, into a key."""
-    if isinstance(name, str):
-        name = np.uint32(zlib.crc32(name.encode()))
-    return jax.random.fold_in(key, name)
+    number = np.uint32(zlib.crc32(name.encode())) if isinstance(name, str) else name
+    return jax.random.fold_in(key, number)
 
 
 @contextlib.contextmanager

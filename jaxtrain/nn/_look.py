@@ -84,7 +84,8 @@ def _tapped(layer: Layer, see) -> Layer:
 
     make = layer.make
     if make is not None:
-        make = functools.wraps(make)(lambda **options: _tapped(layer.make(**options), see))
+        remake = layer.replace
+        make = functools.wraps(make)(lambda **options: _tapped(remake(**options), see))
     return Layer(layer.init, apply, make, layer.options)
 
 

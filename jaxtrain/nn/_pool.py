@@ -28,6 +28,18 @@ def _first_max(a, b):
     return jnp.where((b > a) | (b != b), b, a)
 
 
+def _parts(x, size):
+    """Yields, for each place in the window, the elements at that place of all windows.
+
+    The gradient of a running maximum over them is several times faster than reduce_window's.
+    """
+    whole = [slice(None), *(slice(w * (n // w)) for n, w in zip(x.shape[1:], size))]
+    split = [part for n, w in zip(x.shape[1:], size) for part in (n // w, w)]
+    x = x[tuple(whole)].reshape(x.shape[0], *split, x.shape[-1])
+    for place in itertools.product(*map(range, size)):
+        yield x[(slice(None), *(i for p in place for i in (slice(None), p)))]
+
+
 @constructor
 def max_pool(
     window: int | Sequence[int],
@@ -55,11 +67,7 @@ def max_pool(
     def pool(x):
         size, step = _windows("max_pool", x, window, strides)
         if size == step and padding == "VALID" and all(n >= w for n, w in zip(x.shape[1:], size)):
-            # Slices and a running maximum: the gradient of reduce_window is several times slower.
-            stop = [w * (n // w) for n, w in zip(x.shape[1:], size)]
-            offsets = itertools.product(*map(range, size))
-            parts = (x[(slice(None), *map(slice, o, stop, step))] for o in offsets)
-            return functools.reduce(_first_max, parts)
+            return functools.reduce(_first_max, _parts(x, size))
         window_, strides_ = (1, *size, 1), (1, *step, 1)
         pads = padding if isinstance(padding, str) else [(0, 0), *padding, (0, 0)]
         return lax.reduce_window(x, np.array(-jnp.inf, x.dtype), lax.max, window_, strides_, pads)

@@ -4,6 +4,7 @@ from jaxtrain.train._checkpoint import Checkpoints as Checkpoints
 from jaxtrain.train._evaluate import evaluate as evaluate
 from jaxtrain.train._evaluate import evaluator as evaluator
 from jaxtrain.train._evaluate import predict as predict
+from jaxtrain.train._files import read_config as read_config
 from jaxtrain.train._fit import Fit as Fit
 from jaxtrain.train._fit import fit as fit
 from jaxtrain.train._parallel import Run as Run

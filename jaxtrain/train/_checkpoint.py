@@ -134,6 +134,7 @@ class Checkpoints:
         arrays = jax.device_get([_data(leaf) for leaf in leaves.values()])
         # On CPU device_get returns views of the buffers, which the next step may overwrite.
         arrays = {str(i): np.array(x) for i, x in enumerate(arrays) if x.size}
+        arrays["step"] = np.int64(step)
         needed = sum(x.nbytes for x in arrays.values())
         manifest = {
             "format": FORMAT,
@@ -146,7 +147,7 @@ class Checkpoints:
             self._sweep(self.steps())
             self._bad.clear()
             orbax = _orbax()
-            orbax.save(self.directory / str(step), arrays | {"step": np.int64(step)})
+            orbax.save(self.directory / str(step), arrays)
         self._pending = self._writer.submit(self._commit, step, orbax, manifest, needed)
 
     def restore(self, template: Any, *, step: int | None = None) -> Restored:
@@ -288,9 +289,11 @@ def environment() -> dict[str, Any]:
 
 
 def _orbax():
-    import orbax.checkpoint  # 0.2 s, paid only by those who save or restore
+    import orbax.checkpoint as ocp  # 0.2 s, paid only by those who save or restore
 
-    return orbax.checkpoint.StandardCheckpointer()
+    # Made in the background, a directory that cannot be made leaves threads that block the exit.
+    options = ocp.options.AsyncOptions(create_directories_asynchronously=False)
+    return ocp.StandardCheckpointer(async_options=options)
 
 
 @contextlib.contextmanager
@@ -372,7 +375,7 @@ def _load(directory: pathlib.Path, step: int, leaves: dict[str, Any]) -> dict[st
     values: dict[str, Any] = {}
     for i, (path, leaf) in enumerate(leaves.items()):
         # Orbax stores no array of size zero: the template has all that there is to know.
-        value = (
+        value: Any = (
             stored[str(i)] if leaf.size else np.zeros(abstract[path].shape, abstract[path].dtype)
         )
         if _is_key(leaf):

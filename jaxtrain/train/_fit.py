@@ -111,10 +111,11 @@ def fit(
         NonFinite: too many steps in a row had a non-finite loss, gradient or state.
 
     Example:
-        >>> from jaxtrain import losses, models, optim
+        >>> from jaxtrain import losses, models, optim, train
         >>> points = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
         >>> dataset = ArrayDataset(points, (points[:, 0] > 0).astype(np.int32), classes=2)
-        >>> step = make_step(models.mlp([16, 2]), losses.softmax_cross_entropy, optim.adam(1e-2))
+        >>> tx = optim.adam(1e-2)
+        >>> step = train.make_step(models.mlp([16, 2]), losses.softmax_cross_entropy, tx)
         >>> fit(step, dataset, epochs=50, batch_size=32, progress=False).last("accuracy") > 0.9
         True
     """
@@ -195,7 +196,7 @@ def fit(
                         " state is that before them; try a lower learning rate or clipping"
                     )
 
-        def save() -> None:
+        def save(checkpoints: Checkpoints) -> None:
             checkpoints.save(at, ts, {"metrics_bytes": log.sync(), "sums": record.sums})
 
         bar.start(at)
@@ -219,13 +220,13 @@ def fit(
                 clock.skip()
             if due["save"] and checkpoints is not None:
                 fetch(0)
-                save()
+                save(checkpoints)
                 saved = at
         fetch(0)
         clock.lap(0)
         if checkpoints is not None:
             if at > saved:
-                save()
+                save(checkpoints)
             checkpoints.wait()
         if stop:
             raise KeyboardInterrupt if stop == [signal.SIGINT] else SystemExit(128 + stop[0])

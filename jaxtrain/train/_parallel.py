@@ -14,7 +14,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxtrain import _check, _compat
-from jaxtrain.train._step import EvalStep, Step, TrainState
+from jaxtrain.train._step import Step, TrainState
 
 AXIS = "data"
 IN_FLIGHT = 8
@@ -33,7 +33,7 @@ def use_cpu_cores(n: int | None = None) -> None:
     if n is not None:
         _check.integer("use_cpu_cores", "n", n)
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not chosen and jax.config.jax_num_cpu_devices < 1:
+    if not chosen and jax.config.read("jax_num_cpu_devices") < 1:
         _compat.set_cpu_devices(n or len(os.sched_getaffinity(0)))
 
 
@@ -105,7 +105,13 @@ def parallelize(
         def body(ts, index):
             return step.apply(ts, take(data, index), axis_name)
 
-        return lax.scan(body, ts, indices, unroll=len(indices) if unroll else 1)
+        if not unroll:
+            return lax.scan(body, ts, indices)
+        seen = []
+        for index in indices:
+            ts, one = body(ts, index)
+            seen.append(one)
+        return ts, jax.tree.map(lambda *rows: jnp.stack(rows), *seen)
 
     one = spread(step.apply, (None, 0), donate=(0,))
     return Run(
@@ -140,9 +146,7 @@ def _spread(how, mesh, check_vma, f, axes, donate=()):
 
     All results are replicated.
     """
-    specs = tuple(
-        PartitionSpec() if a is None else PartitionSpec(*[None] * a, AXIS) for a in axes
-    )
+    specs = tuple(PartitionSpec() if a is None else PartitionSpec(*[None] * a, AXIS) for a in axes)
     if how == "pmap":
         return _by_pmap(f, mesh, axes, donate)
     shardings = tuple(NamedSharding(mesh, spec) for spec in specs)

@@ -39,8 +39,9 @@ class Progress:
 
     def start(self, at: int) -> None:
         """Starts at step `at`."""
-        fields = {"epoch": "", "numbers": "", "speed": ""}
-        self._task = self._bar.add_task("", total=self.total, completed=at, **fields)
+        self._task = self._bar.add_task(
+            "", total=self.total, completed=at, epoch="", numbers="", speed=""
+        )
 
     def advance(self, at: int, examples_per_second: float) -> None:
         """Moves to step `at`."""

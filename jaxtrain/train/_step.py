@@ -263,7 +263,7 @@ def _accuracy(outputs, part):
 
 
 def _accumulate(gradient, state, batch, k):
-    """Runs `gradient` over k parts; example i goes to part i mod k, the same on any device count."""
+    """Runs `gradient` over k parts; example i goes to part i mod k, on any device count."""
     if k == 1:
         return gradient(state, batch)
     b = batch["mask"].shape[0]

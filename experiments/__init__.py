@@ -1,0 +1,1 @@
+"""Programs that answer one question each, and the main job."""

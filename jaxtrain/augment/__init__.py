@@ -1,0 +1,3 @@
+"""Augmentations: `f(key, image, *, ...) -> image` for one image, applied inside the step."""
+
+from jaxtrain.augment._geometry import random_crop as random_crop

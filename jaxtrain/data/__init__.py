@@ -1,0 +1,9 @@
+"""Data sets in host memory, the order of their examples, and preprocessing as fit/apply pairs."""
+
+from . import standardize as standardize
+from ._dataset import ArrayDataset as ArrayDataset
+from ._dataset import split as split
+from ._digits import digits as digits
+from ._mnist import mnist as mnist
+from ._mnist import read_idx as read_idx
+from ._order import Order as Order

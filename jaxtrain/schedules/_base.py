@@ -1,0 +1,63 @@
+"""What all schedules share: the types of counts and values, and the constant schedule."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxtrain import _check
+
+Schedule = Callable[[ArrayLike], jax.Array]
+
+
+def as_float(x: Any) -> jax.Array:
+    """Casts to the default float type: float64 under x64, else float32."""
+    return jnp.asarray(x, jnp.result_type(float))
+
+
+def as_count(count: Any) -> jax.Array:
+    """Casts to int32; Python and NumPy counts past 2^31 - 1 stay there, as an optimizer's do.
+
+    In int32 because float32 cannot tell counts above 2^24 apart.
+    """
+    if not isinstance(count, jax.Array):
+        count = np.minimum(np.asarray(count), np.int32(2**31 - 1))
+    if not jnp.issubdtype(count.dtype, jnp.integer):
+        _check.fail("schedule", "count", "an integer", count, error=TypeError)
+    return jnp.asarray(count, jnp.int32)
+
+
+def constant(value: ArrayLike) -> Schedule:
+    """Keeps one value.
+
+    Args:
+      value: the value, >= 0.
+
+    Returns:
+      The schedule.
+
+    Example:
+      >>> float(constant(0.5)(1000))
+      0.5
+    """
+    _check.nonnegative("constant", "value", value)
+    return lambda count: jnp.broadcast_to(as_float(value), as_count(count).shape)
+
+
+def as_schedule(schedule_or_value: Schedule | ArrayLike) -> Schedule:
+    """Makes a schedule of a number and leaves a schedule alone.
+
+    Args:
+      schedule_or_value: a schedule, or the value (>= 0) of a constant one.
+
+    Returns:
+      The schedule.
+
+    Example:
+      >>> float(as_schedule(0.5)(1000))
+      0.5
+    """
+    return schedule_or_value if callable(schedule_or_value) else constant(schedule_or_value)

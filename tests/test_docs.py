@@ -1,0 +1,99 @@
+"""The API pages build from what is public, and every relative link leads somewhere."""
+
+import dataclasses
+import doctest
+import importlib.util
+import pathlib
+import re
+import sys
+import types
+from typing import NamedTuple
+
+import pytest
+
+PATH = pathlib.Path(__file__).parent.parent / "docs" / "build_api.py"
+SPEC = importlib.util.spec_from_file_location("build_api", PATH)
+build_api = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(build_api)
+
+
+def test_all_pages_build_and_all_links_hold(tmp_path):
+    build_api.main(tmp_path)
+    errors = (tmp_path / "jaxtrain.errors.md").read_text()
+    assert "## ConfigError" in errors and "jaxtrain/errors.py#L" in errors
+
+
+def test_a_page_keeps_the_docstring_readable(tmp_path):
+    module = types.ModuleType("halves", "Halving.")
+
+    def half(x: float, *, by=len) -> float:
+        """Halves a number.
+
+        Args:
+            x: any number; if
+                long, it goes on here.
+            by: unused.
+
+        Returns:
+            x / 2.
+
+        Example:
+            >>> half(2.0)
+            1.0
+        """
+
+    half.__module__ = "halves"
+    module.half = half
+    page = build_api.build(tmp_path, [module])[0].read_text()
+    assert "```python\nhalf(x: float, *, by=len) -> float\n```" in page
+    assert "- `x`: any number; if\n    long" in page and "- `by`: unused." in page
+    assert "**Returns**\n\nx / 2." in page
+    assert "```python\n>>> half(2.0)\n1.0\n```" in page
+
+
+def test_a_public_name_without_a_docstring_fails(tmp_path):
+    module = types.ModuleType("bare")
+    exec("def f(): pass\ndef _g(): pass", vars(module))
+    module.f.__module__ = "bare"
+    with pytest.raises(ValueError, match="bare.f must be documented") as error:
+        build_api.build(tmp_path, [module])
+    assert "_g" not in str(error.value)
+
+
+def test_a_generated_docstring_does_not_count():
+    class Pair(NamedTuple):
+        a: int
+
+    @dataclasses.dataclass
+    class Record:
+        a: int
+
+    assert build_api.docstring(Pair) == build_api.docstring(Record) == ""
+
+
+def test_broken_links_are_found(tmp_path):
+    (tmp_path / "a.md").write_text("# One `two`, three\n")
+    page = tmp_path / "b.md"
+    page.write_text(
+        "[file](a.md) [heading](a.md#one-two-three) [web](https://a.b/c) [here](#top)\n# Top\n"
+        "`[code](none.md)`\n```\n[code](none.md)\n```\n"
+    )
+    assert build_api.broken_links([page]) == []
+    page.write_text('[x](none.md) [y](a.md#two) ![z](z.png "title") <img src="w.png"> [u](#v)')
+    lost = {b.removeprefix(f"{page}: ") for b in build_api.broken_links([page])}
+    assert lost == {"none.md", "a.md#two", "z.png", "w.png", "#v"}
+
+
+@pytest.mark.parametrize("i, name", [(0, "affine"), (1, "signum"), (2, "width")])
+def test_the_examples_for_contributors_run(i, name, monkeypatch):
+    text = (PATH.parent.parent / "CONTRIBUTING.md").read_text()
+    code = re.findall(r"^```python\n(.*?)^```", text, flags=re.M | re.S)[i]
+    module = types.ModuleType(name)
+    monkeypatch.setitem(sys.modules, name, module)  # dataclasses look there
+    exec(compile(code, name, "exec"), vars(module))
+    if name == "width":
+        # Ten classes: chance is 0.1, and one epoch of the digits has about 23 steps of 64.
+        assert module.run(module.Config(steps=60))["accuracy"] > 0.5
+    else:
+        tests = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
+        assert tests.attempted > 0 and tests.failed == 0
