@@ -226,10 +226,9 @@ def _stored(config: Config) -> Config:
 
 def _new_folder(config: Config) -> pathlib.Path:
     """Returns the first of runs/digits-1, runs/digits-2, ... that does not exist."""
-    numbers = [p.name.rpartition("-")[2] for p in config.runs.glob(f"{config.data}-*")]
-    return (
-        config.runs / f"{config.data}-{1 + max(map(int, filter(str.isdigit, numbers)), default=0)}"
-    )
+    numbers = (p.name.rpartition("-")[2] for p in config.runs.glob(f"{config.data}-*"))
+    last = max((int(number) for number in numbers if number.isdigit()), default=0)
+    return config.runs / f"{config.data}-{last + 1}"
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -87,8 +87,9 @@ def parallel(*unnamed, combine: Callable = concatenate, **layers) -> Layer:
     Example:
         >>> from jaxtrain import nn
         >>> net = nn.parallel(nn.dense(8), nn.dense(2))
-        >>> jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 4)))[0]["dense1"]["bias"].shape
-        (2,)
+        >>> params, state = net.init(jax.random.key(0), jnp.zeros((1, 4)))
+        >>> net.apply(params, state, jnp.zeros((1, 4)), nn.EVAL)[0].shape
+        (1, 10)
     """
 
     def init(key, x):

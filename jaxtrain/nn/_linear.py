@@ -42,6 +42,7 @@ def dense(
         A layer from (batch, ..., inputs) to (batch, ..., features).
 
     Example:
+        >>> import jax.numpy as jnp
         >>> params, state = dense(3).init(jax.random.key(0), jnp.zeros((1, 2)))
         >>> dense(3).apply(params, state, jnp.ones((5, 2)), ctx=None)[0].shape
         (5, 3)
@@ -90,6 +91,7 @@ def conv(
         A layer from (batch, *spatial, inputs) to (batch, *spatial', features).
 
     Example:
+        >>> import jax.numpy as jnp
         >>> params, state = conv(8, 3).init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
         >>> params["kernel"].shape
         (3, 3, 1, 8)

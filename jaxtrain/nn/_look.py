@@ -121,8 +121,8 @@ def summary(net: Layer, x) -> str:
             dtype are read, nothing is computed.
 
     Returns:
-        Text with a line per layer and one for the whole net. Layers in a `repeat` appear once, their
-        sizes with the leading axis n.
+        Text with a line per layer and one for the whole net. Layers in a `repeat` appear once,
+        their sizes with the leading axis n.
 
     Example:
         >>> from jaxtrain import nn

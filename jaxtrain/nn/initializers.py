@@ -1,4 +1,4 @@
-"""Initializers: `f(key, shape, dtype) -> array`, for kernels of shape (*window, inputs, outputs)."""
+"""Initializers `f(key, shape, dtype) -> array` of kernels of shape (*window, inputs, outputs)."""
 
 import math
 

@@ -17,7 +17,8 @@ def curves(history: Sequence[Mapping[str, Any]], *, title: str = "") -> Any:
     from matplotlib.figure import Figure
 
     def series(name):
-        return zip(*[(row["step"], row[name]) for row in history if row.get(name) is not None])
+        rows = [row for row in history if row.get(name) is not None]
+        return [row["step"] for row in rows], [row[name] for row in rows]
 
     names = {name for row in history for name in row}
     panels = [p for p in ("loss", "accuracy", "learning_rate") if p in names]

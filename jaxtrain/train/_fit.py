@@ -75,8 +75,8 @@ def fit(
     """Trains on a data set that fits on the devices.
 
     The order of the examples is arithmetic on (seed, epoch, position), every example comes once per
-    epoch, and all randomness is a function of (seed, step, layer, example): a run that was killed at
-    any instant and is resumed ends with the bytes of one that was not. SIGTERM and Ctrl-C save
+    epoch, and all randomness is a function of (seed, step, layer, example): a run that was killed
+    at any instant and is resumed ends with the bytes of one that was not. SIGTERM and Ctrl-C save
     before they leave.
 
     Args:

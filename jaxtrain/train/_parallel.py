@@ -45,8 +45,8 @@ class Run:
         how: "single", "jit", "pmap" or "shard_map".
         mesh: the devices.
         init: `init(key, batch) -> ts`.
-        place: puts any pytree, fresh or restored, on the devices in the one layout that the compiled
-            programs take. The caller's own arrays stay valid when the result is donated.
+        place: puts any pytree, fresh or restored, on the devices in the one layout that the
+            compiled programs take. The caller's own arrays stay valid when the result is donated.
         step: `step(ts, batch) -> ts, metrics`; ts is donated.
         steps: `steps(ts, data, indices) -> ts, metrics`: as many steps as `indices` (steps, batch)
             has rows, over the data set on the devices (a dict of image and label); -1 is padding;
