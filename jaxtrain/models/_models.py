@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 
 import jax
-import jax.numpy as jnp
 
 from jaxtrain import _check, nn
 
@@ -120,12 +119,5 @@ def _block(before, width, strides, shortcut):
     if shortcut == "projection":
         branch = _conv_norm(width, 1, strides)
     else:
-        branch = _pad_shortcut(strides, width - before)
+        branch = nn.pad_shortcut(width - before, strides=strides)
     return nn.serial(residual=nn.residual(body, shortcut=branch), relu=jax.nn.relu)
-
-
-def _pad_shortcut(strides, channels):
-    def pad_shortcut(x):
-        return jnp.pad(x[:, ::strides, ::strides], ((0, 0), (0, 0), (0, 0), (0, channels)))
-
-    return pad_shortcut

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain import _check
-from jaxtrain.nn._layer import EVAL, Layer, constructor, fold_name, naming
+from jaxtrain.nn._layer import EVAL, Layer, as_layer, constructor, fold_name, naming
 
 
 def _output(layer: Layer, params, state, x):
@@ -107,13 +107,14 @@ def parallel(*unnamed, combine: Callable = concatenate, **layers) -> Layer:
     return Layer(init, apply)
 
 
+@as_layer
 def identity(x):
     """Returns x."""
     return x
 
 
 @constructor
-def residual(body: Layer, *, shortcut: Layer = identity) -> Layer:  # type: ignore[assignment]
+def residual(body: Layer, *, shortcut: Layer = identity) -> Layer:
     """Adds a layer's output to its input: `y = body(x) + shortcut(x)`.
 
     Args:
@@ -144,6 +145,28 @@ def residual(body: Layer, *, shortcut: Layer = identity) -> Layer:  # type: igno
         return y + z, {name: s for name, s in states.items() if s}
 
     return Layer(init, apply)
+
+
+@constructor
+def pad_shortcut(channels: int, *, strides: int = 2) -> Layer:
+    """Takes every `strides`-th pixel and appends channels of zeros: a shortcut without params.
+
+    Args:
+        channels: the number of channels to append.
+        strides: step along each spatial axis.
+
+    References:
+        K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", 2016, the
+        shortcut (A).
+    """
+    _check.integer("pad_shortcut", "channels", channels, least=0)
+    _check.integer("pad_shortcut", "strides", strides)
+
+    def apply(params, state, x, ctx):
+        x = x[(slice(None), *[slice(None, None, strides)] * (x.ndim - 2))]
+        return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, channels)]), state
+
+    return Layer(lambda key, x: ({}, {}), apply)
 
 
 @constructor
@@ -214,8 +237,8 @@ def cast(layer: Layer, dtype) -> Layer:
 
     Layers compute in the dtype of their input and hold params and statistics in at least float32,
     so this alone is mixed precision. Floating inputs and uint8 images are cast (uint8 is exact in
-    bfloat16 and float16); other integers, such as tokens, are left alone. The output comes back in
-    at least float32.
+    bfloat16 and float16); other integers, such as tokens, are left alone. A floating output comes
+    back in at least float32.
     """
 
     def casts(x):
@@ -226,9 +249,12 @@ def cast(layer: Layer, dtype) -> Layer:
             return jax.ShapeDtypeStruct(x.shape, dtype) if casts(x) else x
         return x.astype(dtype) if casts(x) else x
 
+    def from_output(y):
+        floating = jnp.issubdtype(y.dtype, jnp.floating)
+        return y.astype(np.promote_types(y.dtype, jnp.float32)) if floating else y
+
     def apply(params, state, x, ctx):
         y, state = layer.apply(params, state, jax.tree.map(to_input, x), ctx)
-        back = lambda y: y.astype(np.promote_types(y.dtype, jnp.float32))  # noqa: E731
-        return jax.tree.map(back, y), state
+        return jax.tree.map(from_output, y), state
 
     return Layer(lambda key, x: layer.init(key, jax.tree.map(to_input, x)), apply)

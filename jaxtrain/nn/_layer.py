@@ -146,6 +146,7 @@ def as_layer(f: Layer | Callable) -> Layer:
         return as_layer(f)
 
     make.__name__ = getattr(f, "__name__", None) or getattr(f, "func", as_layer).__name__
+    make.function = f  # type: ignore[attr-defined]
     return Layer(lambda key, x: ({}, {}), lambda params, state, x, ctx: (f(x), state), make)
 
 

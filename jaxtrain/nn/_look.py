@@ -61,8 +61,7 @@ def tap(net: Layer, at: Any, see: Callable) -> Layer:
         >>> list(nn.split_taps(seen)[1])
         ['relu0']
     """
-    paths = [path for path, layer in walk(net) if "layer" not in layer.children]
-    layers = {"/".join(path): layer for path, layer in walk(net) if path in paths}
+    layers = {"/".join(path): layer for path, layer in walk(net) if "layer" not in layer.children}
     chosen = tree.select(at, layers)
 
     def wrap(path, layer):

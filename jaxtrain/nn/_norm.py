@@ -1,4 +1,4 @@
-"""Batch normalization."""
+"""Normalization by fixed statistics and by those of the batch."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,30 @@ import numpy as np
 from jax import lax
 
 from jaxtrain import _check
+from jaxtrain.data import standardize as preprocess
 from jaxtrain.nn._layer import Context, Layer, constructor, on_last_axis, param_dtype
+
+
+@constructor
+def standardize(mean, std) -> Layer:
+    """Subtracts a mean and divides by a standard deviation: the first layer of a net on raw data.
+
+    Args:
+        mean: array that broadcasts against x, of its rank, as from `data.standardize.fit`.
+        std: likewise.
+
+    Example:
+        >>> import numpy as np
+        >>> images = np.array([[0], [255]], np.uint8)
+        >>> layer = standardize(*preprocess.fit(images))
+        >>> layer.apply({}, {}, jnp.asarray(images), ctx=None)[0].tolist()
+        [[-1.0], [1.0]]
+    """
+    stats = preprocess.Stats(np.asarray(mean), np.asarray(std))
+    return Layer(
+        lambda key, x: ({}, {}),
+        lambda params, state, x, ctx: (preprocess.apply(stats, x), state),
+    )
 
 
 @constructor

@@ -7,6 +7,8 @@ from jaxtrain.train._evaluate import predict as predict
 from jaxtrain.train._files import read_config as read_config
 from jaxtrain.train._fit import Fit as Fit
 from jaxtrain.train._fit import fit as fit
+from jaxtrain.train._load import Model as Model
+from jaxtrain.train._load import load as load
 from jaxtrain.train._parallel import Run as Run
 from jaxtrain.train._parallel import parallelize as parallelize
 from jaxtrain.train._parallel import take as take

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import errno
 import hashlib
 import json
 import logging
@@ -12,6 +13,7 @@ import platform
 import re
 import shutil
 import stat
+import time
 import warnings
 from collections.abc import Iterator
 from concurrent import futures
@@ -45,9 +47,10 @@ FIELDS = {
     "sha256": str,
 }
 NUMBER = "(0|[1-9][0-9]*)"
-DTYPES = frozenset(
+KEYS = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
+DTYPES = KEYS.keys() | frozenset(
     "bool int4 int8 int16 int32 int64 uint4 uint8 uint16 uint32 uint64 float8_e4m3fn float8_e5m2 "
-    "float16 bfloat16 float32 float64 complex64 complex128 key<fry> key<rbg> key<urbg>".split()
+    "float16 bfloat16 float32 float64 complex64 complex128".split()
 )
 
 
@@ -167,8 +170,32 @@ class Checkpoints:
             CheckpointCorrupt: no candidate has the bytes that were committed.
             StateError: the template is not the tree that was saved.
         """
-        self.wait()
         leaves = _leaves("restore", template)
+        found, manifest = self._newest_good(step)
+        _compare(manifest["leaves"], _describe(leaves))
+        values = _load(self.directory, found, leaves)
+        tree = jax.tree_util.tree_map_with_path(
+            lambda path, _: values[jax.tree_util.keystr(path)], template
+        )
+        return Restored(found, tree, manifest["host"])
+
+    def restore_leaves(self, *, step: int | None = None) -> Restored:
+        """Returns a checkpoint as `restore` does, without a template: a dict of leaves by path.
+
+        Args:
+            step: as in `restore`.
+
+        Returns:
+            A `Restored` whose tree has the key paths of the leaves, such as `.params['kernel']`,
+            for keys.
+        """
+        found, manifest = self._newest_good(step)
+        leaves = {path: _leaf(*shape_dtype) for path, shape_dtype in manifest["leaves"].items()}
+        return Restored(found, _load(self.directory, found, leaves), manifest["host"])
+
+    def _newest_good(self, step: int | None) -> tuple[int, dict[str, Any]]:
+        """Returns the newest step that verifies, or `step`, and its manifest."""
+        self.wait()
         steps = self.steps()
         candidates = steps[::-1] if step is None else [s for s in steps if s == step]
         if not candidates:
@@ -189,17 +216,12 @@ class Checkpoints:
         if corrupt:
             self._bad |= set(corrupt)
             reasons = " | ".join(corrupt.values())
-            warnings.warn(f"{reasons}; falling back to step {candidate}", stacklevel=2)
-        _compare(manifest["leaves"], _describe(leaves))
+            warnings.warn(f"{reasons}; falling back to step {candidate}", stacklevel=3)
         now = environment()
         if then := {k: v for k, v in manifest["environment"].items() if v != now.get(k)}:
             fields = ", ".join(f"{k} {v!r} (now {now.get(k)!r})" for k, v in then.items())
-            warnings.warn(f"restore: step {candidate} was saved with {fields}", stacklevel=2)
-        values = _load(self.directory, candidate, leaves)
-        tree = jax.tree_util.tree_map_with_path(
-            lambda path, _: values[jax.tree_util.keystr(path)], template
-        )
-        return Restored(candidate, tree, manifest["host"])
+            warnings.warn(f"restore: step {candidate} was saved with {fields}", stacklevel=3)
+        return candidate, manifest
 
     def wait(self) -> None:
         """Waits for the save in progress and raises its error."""
@@ -257,7 +279,7 @@ class Checkpoints:
         for group in manifests, [p for p in doomed if p not in manifests]:
             for path in group:
                 if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path)
+                    _rmtree(path)
                 else:
                     path.unlink()
             if group:
@@ -344,6 +366,14 @@ def _abstract(leaf) -> jax.ShapeDtypeStruct:
     if _is_key(leaf):
         return jax.eval_shape(jax.random.key_data, leaf)
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
+
+
+def _leaf(shape: list[int], dtype: str) -> Any:
+    """Returns the abstract leaf of a manifest's shape and dtype."""
+    if dtype in KEYS:
+        key = jax.eval_shape(lambda: jax.random.key(0, impl=KEYS[dtype]))
+        return jax.ShapeDtypeStruct(tuple(shape), key.dtype)
+    return jax.ShapeDtypeStruct(tuple(shape), dtype)
 
 
 def _compare(saved: dict[str, list], wanted: dict[str, list]) -> None:
@@ -487,6 +517,17 @@ def _files(root: pathlib.Path) -> dict[str, pathlib.Path]:
 def _sha256(path: pathlib.Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _rmtree(path: pathlib.Path, attempts: int = 20) -> None:
+    try:
+        shutil.rmtree(path)
+    except OSError as error:
+        # The other writes of a save that failed may go on adding files for a moment.
+        if error.errno != errno.ENOTEMPTY or attempts == 0:
+            raise
+        time.sleep(0.05)
+        _rmtree(path, attempts - 1)
 
 
 def _fsync(path: pathlib.Path) -> None:

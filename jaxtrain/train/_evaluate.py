@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxtrain import nn, optim
 from jaxtrain.data import ArrayDataset, Order
+from jaxtrain.train._load import Model
 from jaxtrain.train._parallel import Run, fetched, take
 from jaxtrain.train._step import EvalStep, TrainState
 
@@ -65,7 +66,7 @@ def evaluate(
 
 def predict(
     net: nn.Layer,
-    ts: TrainState,
+    ts: TrainState | Model,
     x: Any,
     *,
     batch_size: int = 1024,
@@ -75,7 +76,7 @@ def predict(
 
     Args:
         net: the layer.
-        ts: a TrainState, or what `load` returned.
+        ts: a TrainState, or the Model that `load` returned.
         x: the inputs, a pytree of host arrays with a leading axis of any length.
         batch_size: examples per call over all devices; the last call is filled up.
         run: where to run, from `parallelize`; None means the default device.
@@ -86,25 +87,31 @@ def predict(
     n = len(jax.tree.leaves(x)[0])
     devices = 1 if run is None else run.mesh.size
     size = -(-min(batch_size, n) // devices) * devices
-
-    def forward(ts, x, axis_name=None):
-        params = optim.eval_params(ts.params, ts.opt_state)
-        y = net.apply(params, ts.state, x, nn.Context(train=False, axis_name=axis_name))[0]
-        return y if axis_name is None else jax.tree.map(_gather(axis_name), y)
-
-    f = jax.jit(forward) if run is None else run.spread(forward, (None, 0))
+    f = _forward(net, run)
+    weights = (ts.params, ts.state, getattr(ts, "opt_state", ()))
 
     def batches() -> Iterator[Any]:
         for start in range(0, n, size):
             index = np.minimum(np.arange(start, start + size), n - 1)
-            yield f(ts, jax.tree.map(lambda leaf, i=index: np.asarray(leaf)[i], x))
+            yield f(weights, jax.tree.map(lambda leaf, i=index: np.asarray(leaf)[i], x))
 
     outputs = list(fetched(batches()))
     return jax.tree.map(lambda *parts: np.concatenate(parts)[:n], *outputs)
 
 
-def _gather(axis_name):
-    return lambda y: jax.lax.all_gather(y, axis_name, tiled=True)
+@functools.lru_cache(maxsize=8)
+def _forward(net: nn.Layer, run: Run | None) -> Callable:
+    """Compiles the forward pass once for all calls of `predict` on a net."""
+
+    def forward(weights, x, axis_name=None):
+        params, state, opt_state = weights
+        params = optim.eval_params(params, opt_state)
+        y = net.apply(params, state, x, nn.Context(train=False, axis_name=axis_name))[0]
+        if axis_name is None:
+            return y
+        return jax.tree.map(lambda y: jax.lax.all_gather(y, axis_name, tiled=True), y)
+
+    return jax.jit(forward) if run is None else run.spread(forward, (None, 0))
 
 
 def _padded(index: np.ndarray, size: int) -> np.ndarray:

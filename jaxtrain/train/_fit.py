@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtrain import _check, metrics, nn, tree
+from jaxtrain import _check, metrics, nn, optim, tree
 from jaxtrain.data import ArrayDataset, Order
 from jaxtrain.errors import DataError, NonFinite
 from jaxtrain.train._checkpoint import Checkpoints
@@ -128,7 +128,7 @@ def fit(
     if how is None:
         how = "single" if on_cpu and dense and devices is None else "shard_map"
     folder = None if directory is None else pathlib.Path(directory)
-    k = steps_per_call or _kept(folder, resume) or _steps_per_call(abstract.params, on_cpu)
+    k = steps_per_call or _stored_k(folder, resume) or _steps_per_call(abstract.params, on_cpu)
     _check.integer("fit", "steps_per_call", k)
     every = {
         "log": log_every or max(order.steps_per_epoch // 4, 1),
@@ -157,6 +157,7 @@ def fit(
         "steps_per_call": k,
         **{f"{name}_every": value for name, value in every.items()},
         "precision": step.precision,
+        "net": _described(step.net),
         "data": fingerprint(dataset),
         **(config or {}),
     }
@@ -172,7 +173,8 @@ def fit(
         began = time.monotonic()
         at, offset, sums = 0, 0, {}
         if checkpoints is not None and checkpoints.latest() is not None:
-            at, ts, host = checkpoints.restore(abstract)
+            at, kept, host = checkpoints.restore(_kept(abstract))
+            ts = kept["ts"]
             offset, sums = host["metrics_bytes"], host["sums"]
         else:
             ts = run.init(jax.random.key(seed), _batch(dataset, order, 0))
@@ -197,7 +199,7 @@ def fit(
                     )
 
         def save(checkpoints: Checkpoints) -> None:
-            checkpoints.save(at, ts, {"metrics_bytes": log.sync(), "sums": record.sums})
+            checkpoints.save(at, _kept(ts), {"metrics_bytes": log.sync(), "sums": record.sums})
 
         bar.start(at)
         saved = at
@@ -350,7 +352,7 @@ def _steps_per_call(params, on_cpu: bool) -> int:
     return 32 if not on_cpu or (_is_dense(params) and tree.count(params) < 200_000) else 1
 
 
-def _kept(folder: pathlib.Path | None, resume: bool) -> int | None:
+def _stored_k(folder: pathlib.Path | None, resume: bool) -> int | None:
     """Returns the K of the run that is resumed: it decides where rows and checkpoints fall."""
     if folder is None or not resume or not (folder / "config.json").exists():
         return None
@@ -364,6 +366,22 @@ def _measures(step: Step, test: ArrayDataset, measures):
     if test.classes is not None:
         chosen["accuracy"] = metrics.accuracy
     return chosen
+
+
+def _kept(ts: TrainState) -> dict[str, Any]:
+    """Returns what a checkpoint keeps: for `load`, also the params to evaluate with."""
+    if isinstance(ts.step, jax.ShapeDtypeStruct):
+        return jax.eval_shape(_kept, ts)
+    params = optim.eval_params(ts.params, ts.opt_state)
+    return {"ts": ts} if params is ts.params else {"ts": ts, "eval_params": params}
+
+
+def _described(net: nn.Layer) -> Any:
+    """Returns the net as JSON, None where it has layers of other people's."""
+    try:
+        return nn.describe(net)
+    except TypeError:
+        return None
 
 
 def _batch(dataset: ArrayDataset, order: Order, at: int) -> dict[str, Any]:

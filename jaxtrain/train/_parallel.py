@@ -33,7 +33,7 @@ def use_cpu_cores(n: int | None = None) -> None:
     if n is not None:
         _check.integer("use_cpu_cores", "n", n)
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
-    if not chosen and jax.config.read("jax_num_cpu_devices") < 1:
+    if not chosen and jax.config.values["jax_num_cpu_devices"] < 1:
         _compat.set_cpu_devices(n or len(os.sched_getaffinity(0)))
 
 

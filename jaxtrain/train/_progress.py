@@ -17,13 +17,9 @@ class Progress:
 
         columns = (
             progress.TextColumn("epoch {task.fields[epoch]}"),
-            progress.BarColumn(bar_width=24),
-            progress.TaskProgressColumn(),
-            progress.TextColumn("{task.fields[numbers]}"),
-            progress.TextColumn("{task.fields[speed]}"),
-            progress.TimeElapsedColumn(),
-            progress.TextColumn("ETA"),
-            progress.TimeRemainingColumn(),
+            progress.BarColumn(bar_width=8),
+            progress.TextColumn("{task.fields[numbers]} {task.fields[speed]} ETA"),
+            progress.TimeRemainingColumn(compact=True),
         )
         self.total, self.steps_per_epoch = total, steps_per_epoch
         self._bar = progress.Progress(*columns, disable=not shown)
@@ -45,15 +41,15 @@ class Progress:
 
     def advance(self, at: int, examples_per_second: float) -> None:
         """Moves to step `at`."""
-        epoch = f"{at / self.steps_per_epoch:.1f}/{self.total // self.steps_per_epoch}"
+        epoch = f"{at / self.steps_per_epoch:.0f}/{self.total // self.steps_per_epoch}"
         speed = f"{examples_per_second:,.0f} images/s"
         self._bar.update(self._task, completed=at, epoch=epoch, speed=speed)
 
     def show(self, row: dict[str, Any]) -> None:
         """Shows the latest metrics."""
-        short = {"learning_rate": "lr", "accuracy": "acc", "test_accuracy": "test acc"}
+        short = {"learning_rate": "lr", "accuracy": "acc", "test_accuracy": "test"}
         for name in ("loss", "accuracy", "learning_rate", "test_accuracy"):
             if isinstance(row.get(name), float):
-                self._numbers[short.get(name, name)] = f"{row[name]:.4g}"
-        text = "  ".join(f"{name} {value}" for name, value in self._numbers.items())
+                self._numbers[short.get(name, name)] = f"{row[name]:.3g}"
+        text = " ".join(f"{name} {value}" for name, value in self._numbers.items())
         self._bar.update(self._task, numbers=text)

@@ -175,7 +175,8 @@ def make_step(
         at = _compat.to_varying(optim.grad_params(free, ts.opt_state), axis_name)
         state, (grads, seen) = _accumulate(gradient, ts.state, batch, accumulate)
         grads, seen = psum((grads, seen))
-        grads = jax.tree.map(lambda g: g / ts.guard.scale.astype(g.dtype), grads)
+        if precision == "float16":  # elsewhere the scale is 1: spare a pass over all gradients
+            grads = jax.tree.map(lambda g: g / ts.guard.scale.astype(g.dtype), grads)
         updates, opt_state = tx.update(grads, ts.opt_state, free)
         params = join(frozen, optax.apply_updates(free, updates))
 

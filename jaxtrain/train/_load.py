@@ -1,0 +1,57 @@
+"""Loading a trained network for inference."""
+
+import os
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+from jaxtrain import nn
+from jaxtrain.errors import RunError
+from jaxtrain.train._checkpoint import Checkpoints
+from jaxtrain.train._files import read_config
+
+
+class Model(NamedTuple):
+    """A network with its params and state, for `predict(model.net, model, x)`."""
+
+    net: nn.Layer
+    params: Any
+    state: Any
+
+
+def load(directory: str | os.PathLike, *, net: nn.Layer | None = None) -> Model:
+    """Returns the network of a run's newest good checkpoint, without its optimizer.
+
+    Args:
+        directory: a run folder of `fit`.
+        net: the network; None means to rebuild it from `config.json`, which works for nets of the
+            layers of `jaxtrain.nn`.
+
+    Returns:
+        A Model; params are those to evaluate with, NumPy arrays.
+
+    Raises:
+        RunError: the folder holds no run, or its network has to be given.
+        CheckpointNotFound: it holds no checkpoint.
+        CheckpointCorrupt: no checkpoint has the bytes that were committed.
+    """
+    config = read_config(pathlib.Path(directory))
+    if net is None:
+        if config.get("net") is None:
+            raise RunError(
+                f"load: net must be given, got None for {directory}: its network has layers of "
+                "your own; pass load(directory, net=...)"
+            )
+        net = nn.build(config["net"])
+    with Checkpoints(pathlib.Path(directory) / "checkpoints") as checkpoints:
+        leaves = checkpoints.restore_leaves().tree
+    tree: dict[str, Any] = {}
+    for path, leaf in leaves.items():
+        *way, last = (key or field for key, field in re.findall(r"\['(.*?)'\]|\.(\w+)", path))
+        at = tree
+        for name in way:
+            at = at.setdefault(name, {})
+        at[last] = leaf
+    ts = tree["ts"]
+    params = tree.get("eval_params", ts.get("params", {}))
+    return Model(net, params, ts.get("state", {}))
