@@ -93,7 +93,7 @@ def fit(
         steps_per_call: training steps per dispatch; None chooses by backend and network.
         log_every: steps between rows of training metrics; None means a quarter of an epoch.
         eval_every: steps between evaluations; None means an epoch.
-        save_every: steps between checkpoints; None means an epoch.
+        save_every: steps between checkpoints; None means an epoch, but at least 200 steps.
         directory: the run folder for `config.json`, `metrics.jsonl` and checkpoints; None keeps
             nothing on disk.
         resume: continue from the newest good checkpoint in `directory`, if there is one.
@@ -122,7 +122,7 @@ def fit(
     _check.integer("fit", "epochs", epochs)
     order = Order(len(dataset), batch_size, seed=seed)
     total = epochs * order.steps_per_epoch
-    abstract = _check_fits(step, dataset, test)
+    abstract = jax.eval_shape(step.init, jax.random.key(0), _examples(dataset, 1))
     dense = _is_dense(abstract.params)
     on_cpu = jax.default_backend() == "cpu"
     if how is None:
@@ -133,7 +133,7 @@ def fit(
     every = {
         "log": log_every or max(order.steps_per_epoch // 4, 1),
         "eval": eval_every or order.steps_per_epoch,
-        "save": save_every or order.steps_per_epoch,
+        "save": save_every or max(order.steps_per_epoch, 200),
     }
     for name, value in every.items():
         _check.integer("fit", f"{name}_every", value)
@@ -142,6 +142,7 @@ def fit(
     if batch_size % n:
         fix = f"{batch_size // n * n or n} and {-(-batch_size // n) * n} are"
         _check.fail("fit", "batch_size", f"a multiple of the {n} devices", batch_size, fix)
+    _check_fits(step, abstract, dataset, test, batch_size // n)
     evaluate = None
     if test is not None:
         evaluate = evaluator(
@@ -202,16 +203,20 @@ def fit(
             checkpoints.save(at, _kept(ts), {"metrics_bytes": log.sync(), "sums": record.sums})
 
         bar.start(at)
-        saved = at
+        saved, compiled = at, set()
         while at < total and not stop:
             rows = k if total - at >= k else 1
             index = np.stack([order.indices(at + i) for i in range(rows)])
             ts, seen = run.steps(ts, data, index)
             before, at = at, at + rows
             waiting.append((before, at, seen))
-            # The first call compiles: its time is not counted.
-            fetch(IN_FLIGHT if clock.running else 0)
-            clock.lap(rows * batch_size)
+            if rows in compiled:
+                fetch(IN_FLIGHT)
+                clock.lap(rows * batch_size)
+            else:
+                compiled.add(rows)
+                fetch(0)
+                clock.skip()
             due = {name: at == total or at // n > before // n for name, n in every.items()}
             if due["eval"] and evaluate is not None:
                 fetch(0)
@@ -276,21 +281,16 @@ class _Stopwatch:
     """Measures the examples per second of training alone."""
 
     def __init__(self):
-        self.examples, self.seconds, self._mark = 0, 0.0, math.nan
-
-    @property
-    def running(self) -> bool:
-        return not math.isnan(self._mark)
+        self.examples, self.seconds, self._mark = 0, 0.0, time.monotonic()
 
     @property
     def rate(self) -> float:
         return self.examples / self.seconds if self.seconds else math.nan
 
     def lap(self, examples: int) -> None:
-        """Counts the time since the last lap; the first only starts the watch."""
-        if self.running:
-            self.examples += examples
-            self.seconds += time.monotonic() - self._mark
+        """Counts the time since the last lap."""
+        self.examples += examples
+        self.seconds += time.monotonic() - self._mark
         self.skip()
 
     def skip(self) -> None:
@@ -319,28 +319,29 @@ def _signals(*, catch: bool) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _check_fits(step: Step, dataset: ArrayDataset, test: ArrayDataset | None) -> TrainState:
-    """Traces the step on one batch's shapes; returns the shapes of the first TrainState."""
-    one = {"image": dataset.image, "label": dataset.label}
-    batch = complete(jax.tree.map(lambda x: x[:1], one))
-    abstract = jax.eval_shape(step.init, jax.random.key(0), batch)
-    outputs, _ = jax.eval_shape(
-        lambda ts, x: step.net.apply(ts.params, ts.state, x, nn.EVAL), abstract, batch["image"]
-    )
+def _examples(dataset: ArrayDataset, n: int) -> dict[str, Any]:
+    """Returns a batch of the first n examples on the host."""
+    return complete(jax.tree.map(lambda x: x[:n], {"image": dataset.image, "label": dataset.label}))
+
+
+def _check_fits(step: Step, ts: TrainState, dataset, test, batch_size: int) -> None:
+    """Traces the step on the shapes of one device's batch, and compares labels with outputs."""
+    batch = _examples(dataset, batch_size)
+    image = batch["image"]
+    outputs, _ = jax.eval_shape(lambda ts: step.net.apply(ts.params, ts.state, image, nn.EVAL), ts)
     classes = getattr(outputs, "shape", (0,))[-1]
     for name, part in {"dataset": dataset, "test": test}.items():
         if part is None:
             continue
-        shapes = jax.tree.map(lambda x: x.shape[1:], (part.image, one["image"]))
-        if shapes[0] != shapes[1]:
-            rule = f"of the training images' shape {shapes[1]}"
-            _check.fail("fit", f"{name}.image", rule, shapes[0], error=DataError)
+        got, rule = (jax.tree.map(lambda x: x.shape[1:], x) for x in (part.image, image))
+        if got != rule:
+            rule = f"of the training images' shape {rule}"
+            _check.fail("fit", f"{name}.image", rule, got, error=DataError)
         if part.classes is not None and part.label.max() >= classes:
             rule = f"below the network's number of outputs, {classes}"
             fix = f"the first is example {int(np.argmax(part.label >= classes))}"
             _check.fail("fit", f"{name}.label", rule, int(part.label.max()), fix, DataError)
-    jax.eval_shape(step.apply, abstract, batch)
-    return abstract
+    jax.eval_shape(step.apply, ts, batch)
 
 
 def _is_dense(params) -> bool:

@@ -1,5 +1,6 @@
 """A progress bar in a terminal or a notebook."""
 
+import math
 from typing import Any, Self
 
 
@@ -42,7 +43,8 @@ class Progress:
     def advance(self, at: int, examples_per_second: float) -> None:
         """Moves to step `at`."""
         epoch = f"{at / self.steps_per_epoch:.0f}/{self.total // self.steps_per_epoch}"
-        speed = f"{examples_per_second:,.0f} images/s"
+        known = not math.isnan(examples_per_second)
+        speed = f"{examples_per_second:,.0f} images/s" if known else ""
         self._bar.update(self._task, completed=at, epoch=epoch, speed=speed)
 
     def show(self, row: dict[str, Any]) -> None:
