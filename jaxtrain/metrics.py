@@ -50,7 +50,7 @@ class RootMean(Mean):
     @property
     def value(self) -> jax.Array:
         """The root, sqrt(total / count); NaN where nothing was counted."""
-        return jnp.sqrt(super().value)
+        return super().value ** 0.5
 
 
 @jax.tree_util.register_dataclass
@@ -85,10 +85,14 @@ class ConfusionMatrix(_Sum):
         return ratio(2 * right, self.counts.sum(0) + self.support, zero_division)
 
 
-def ratio(part: Any, whole: Any, zero_division: float) -> jax.Array:
-    """Returns part / whole in the default float type, `zero_division` where whole is 0."""
-    part, whole = jnp.asarray(part, float), jnp.asarray(whole, float)
-    return jnp.where(whole == 0, zero_division, part / jnp.where(whole == 0, 1, whole))
+def ratio(part: Any, whole: Any, zero_division: float) -> Any:
+    """Returns part / whole as floats, `zero_division` where whole is 0.
+
+    What was fetched to the host is divided there: it needs no compiled program.
+    """
+    np_ = jnp if isinstance(whole, jax.Array) else np
+    part, whole = np_.asarray(part, float), np_.asarray(whole, float)
+    return np_.where(whole == 0, zero_division, part / np_.where(whole == 0, 1, whole))
 
 
 def accuracy(outputs: Any, targets: Any, mask: Any) -> Mean:

@@ -118,8 +118,10 @@ def all_finite(tree: Any) -> jax.Array:
       >>> bool(all_finite({"x": jnp.array([1.0, jnp.nan]), "key": jax.random.key(0)}))
       False
     """
-    finite = (jnp.isfinite(x).all() for x in jax.tree.leaves(tree))
-    return functools.reduce(jnp.logical_and, finite, jnp.array(True))
+    bad = [~jnp.isfinite(x).all() for x in jax.tree.leaves(tree)]
+    # The first True, or the False before all. XLA would repeat an `and` of n flags in each of the
+    # n selects of a guarded step (half of its compile time for 100 leaves); it leaves argmax alone.
+    return jnp.argmax(jnp.stack([jnp.array(False), *bad])) == 0
 
 
 def count(tree: Any) -> int:

@@ -85,8 +85,9 @@ def resnet(
         K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", 2016.
     """
     _check.choice("resnet", "shortcut", shortcut, ("projection", "pad"))
+    _check.integer("resnet", "stem_pool", stem_pool)
     blocks, rest = divmod(depth - 2, 2 * len(widths))
-    if rest or blocks < 1:
+    if not isinstance(depth, int) or rest or blocks < 1:
         rule = f"2 + {2 * len(widths)} n for {len(widths)} stages"
         _check.fail("resnet", "depth", rule, depth)
     layers: dict = {"stem": _conv_norm(widths[0], 3), "relu": jax.nn.relu}

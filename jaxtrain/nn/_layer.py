@@ -113,12 +113,13 @@ class Layer:
     def given(self) -> dict[str, Any]:
         """The options that differ from the constructor's defaults."""
         parameters = inspect.signature(self.make).parameters if self.make else {}
-        defaults = {name: p.default for name, p in parameters.items()}
-        return {
-            k: v
-            for k, v in self.options.items()
-            if v is not defaults.get(k, inspect.Parameter.empty)
-        }
+
+        def is_default(name, value):
+            default = parameters[name].default if name in parameters else inspect.Parameter.empty
+            plain = isinstance(value, bool | int | float | str) and type(value) is type(default)
+            return value is default or (plain and value == default)
+
+        return {name: v for name, v in self.options.items() if not is_default(name, v)}
 
     def replace(self, **changes) -> "Layer":
         """Returns the layer that the same constructor makes with some options changed."""

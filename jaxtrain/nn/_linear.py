@@ -100,6 +100,8 @@ def conv(
 
     def init(key, x):
         size = per_axis("conv", "window", window, x.ndim - 2)
+        per_axis("conv", "strides", strides, x.ndim - 2)
+        check_padding("conv", padding, x.ndim - 2)
         shape = (*size, x.shape[-1], features)
         dtype = param_dtype("conv", x)
         return _init_affine(key, shape, dtype, bias, kernel_init, bias_init), {}
@@ -126,3 +128,13 @@ def per_axis(where: str, argument: str, value: int | Sequence[int], axes: int) -
     if len(sizes) != axes or any(not isinstance(s, int) or s < 1 for s in sizes):
         _check.fail(where, argument, f"an int >= 1 or {axes} of them", value)
     return sizes
+
+
+def check_padding(where: str, padding: str | Sequence[tuple[int, int]], axes: int) -> None:
+    """Checks that `padding` is "SAME", "VALID" or one (before, after) pair for each axis."""
+    if padding in ("SAME", "VALID"):
+        return
+    pairs = [] if isinstance(padding, str) else padding
+    if len(pairs) != axes or any(len(pair) != 2 for pair in pairs):
+        rule = f"'SAME', 'VALID' or {axes} pairs (before, after)"
+        _check.fail(where, "padding", rule, padding)

@@ -1,5 +1,7 @@
 """Normalization by fixed statistics and by those of the batch."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -121,7 +123,8 @@ def moments(x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array, jax.Array
 
     Args:
         x: (batch, ..., features), at least float32.
-        ctx: its `mask` leaves examples out, its `axis_name` joins devices.
+        ctx: its `mask` leaves examples out, its `axis_name` joins devices. Padding stands last: a
+            device's first example is the shift even where it is masked.
 
     References:
         T. Chan, G. Golub, R. LeVeque, "Updating formulae and a pairwise algorithm for computing
@@ -130,7 +133,7 @@ def moments(x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array, jax.Array
     axes = tuple(range(x.ndim - 1))
     shift = lax.stop_gradient(x[:1].mean(axes, keepdims=True))
     d = x - shift
-    positions = x[0, ..., 0].size
+    positions = math.prod(x.shape[1:-1])
     if ctx.mask is None:
         count = jnp.asarray(x.shape[0] * positions, x.dtype)
     else:

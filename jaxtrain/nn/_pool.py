@@ -2,24 +2,28 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxtrain.nn._layer import Layer, constructor
-from jaxtrain.nn._linear import per_axis
+from jaxtrain import _check
+from jaxtrain.nn._layer import Layer, constructor, param_dtype
+from jaxtrain.nn._linear import check_padding, per_axis
 
 
 def _stateless(f) -> Layer:
     return Layer(lambda key, x: ({}, {}), lambda params, state, x, ctx: (f(x), state))
 
 
-def _windows(where, x, window, strides):
+def _windows(where, x, window, strides, padding):
     window = per_axis(where, "window", window, x.ndim - 2)
     strides = window if strides is None else per_axis(where, "strides", strides, x.ndim - 2)
+    check_padding(where, padding, x.ndim - 2)
+    if padding == "VALID" and any(w > n for w, n in zip(window, x.shape[1:-1], strict=True)):
+        _check.fail(where, "window", f"at most the image's size {x.shape[1:-1]}", window)
     return window, strides
 
 
@@ -66,9 +70,10 @@ def max_pool(
     """
 
     def pool(x):
-        size, step = _windows("max_pool", x, window, strides)
+        size, step = _windows("max_pool", x, window, strides, padding)
         if size == step and padding == "VALID":
             return functools.reduce(_first_max, _parts(x, size))
+        param_dtype("max_pool", x)
         window_, strides_ = (1, *size, 1), (1, *step, 1)
         pads = padding if isinstance(padding, str) else [(0, 0), *padding, (0, 0)]
         return lax.reduce_window(x, np.array(-jnp.inf, x.dtype), lax.max, window_, strides_, pads)
@@ -100,7 +105,7 @@ def avg_pool(
     """
 
     def pool(x):
-        size, step = _windows("avg_pool", x, window, strides)
+        size, step = _windows("avg_pool", x, window, strides, padding)
         pads = padding if isinstance(padding, str) else [(0, 0), *padding, (0, 0)]
         window_, strides_ = (1, *size, 1), (1, *step, 1)
         zero = np.zeros((), x.dtype)
@@ -122,4 +127,4 @@ def global_avg_pool() -> Layer:
 @constructor
 def flatten() -> Layer:
     """Joins all axes but the first: (batch, ...) to (batch, n)."""
-    return _stateless(lambda x: jax.lax.reshape(x, (x.shape[0], x[0].size)))
+    return _stateless(lambda x: lax.reshape(x, (x.shape[0], math.prod(x.shape[1:]))))
