@@ -7,10 +7,16 @@ python -m experiments.train --resume runs/digits-1
 
 import dataclasses
 import functools
+import os
 import pathlib
 import sys
 import time
+import traceback
 from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxtrain import _check, train
 
@@ -42,6 +48,10 @@ class Config:
         resume: a run folder to go on with; everything else is taken from it.
         runs: where new run folders are made.
         progress: show a progress bar.
+        coordinator: HOST:PORT of process 0 where several processes train together, or "auto" for
+            what the cluster says (docs/clusters.md).
+        process_id: number of this process, from 0.
+        processes: how many there are.
     """
 
     data: str = "digits"
@@ -63,22 +73,28 @@ class Config:
     resume: pathlib.Path | None = None
     runs: pathlib.Path = pathlib.Path("runs")
     progress: bool = True
+    coordinator: str | None = None
+    process_id: int | None = None
+    processes: int | None = None
 
 
 # Chosen on validation parts of the training images.
 RECIPES: dict[str, dict[str, Any]] = {
     "digits": dict(
-        learning_rate=4e-3, weight_decay=0.05, dropout=0.2, epochs=40, batch_size=64, shift=1,
-        widths=(32, 64, 128), stem_pool=1,
+        learning_rate=4e-3, weight_decay=0.05, dropout=0.2, epochs=60, batch_size=128,
+        widths=(32, 64), stem_pool=1,
     ),
     "mnist": dict(
-        learning_rate=4e-3, weight_decay=0.05, dropout=0.2, epochs=8, batch_size=128, shift=2,
-        widths=(32, 64, 128), stem_pool=2,
+        learning_rate=4e-3, weight_decay=0.05, dropout=0.1, epochs=9, batch_size=128,
+        widths=(16, 32, 64), stem_pool=2,
     ),
 }  # fmt: skip
 WARMUP = 0.2
 # What a resumed run may change: it moves no number by more than rounding.
-FREE = ("resume", "runs", "progress", "how", "devices", "data_dir")
+FREE = (
+    "resume", "runs", "progress", "how", "devices", "data_dir",
+    "coordinator", "process_id", "processes",
+)  # fmt: skip
 
 
 def datasets(config: Config):
@@ -89,10 +105,12 @@ def datasets(config: Config):
         training, test = data.mnist(config.data_dir)
     else:
         training, test = data.digits(split=config.split)
-    if config.validate:
-        n = len(training) // 12 if config.data == "mnist" else len(training) // 5
-        training, test = data.split(training, (len(training) - n, n), seed=1)
-    return training, test
+    if not config.validate:
+        return training, test
+    if config.data == "digits" and config.split == "writers":
+        return training[:1029], training[1029:]  # three writers; one begins at 1029
+    n = 5000 if config.data == "mnist" else 287
+    return data.split(training, (len(training) - n, n), seed=1)
 
 
 def optimizer(config: Config, steps: int):
@@ -153,32 +171,45 @@ def network(config: Config, images):
     from jaxtrain import data, models, nn
 
     recipe = RECIPES[config.data]
-    stats = data.standardize.fit(images, per="all")
     return nn.serial(
-        standardize=functools.partial(data.standardize.apply, stats),
+        standardize=nn.standardize(*data.standardize.fit(images, per="all")),
         resnet=models.resnet(
-            8, widths=recipe["widths"], stem_pool=recipe["stem_pool"], dropout=config.dropout
+            2 + 2 * len(recipe["widths"]),  # a block per stage
+            widths=recipe["widths"],
+            stem_pool=recipe["stem_pool"],
+            dropout=config.dropout,
         ),
     )
+
+
+def augmentation(config: Config):
+    """Returns what is done to each training image at random."""
+    from jaxtrain import augment
+
+    if config.data == "mnist":
+        return functools.partial(augment.random_crop, padding=2)
+    return functools.partial(augment.random_affine, distortion=0.15, shift=1)
 
 
 def run(config: Config) -> train.Fit:
     """Trains and returns what `train.fit` returns; leaves a run folder and prints where it is."""
     train.use_cpu_cores()
+    if config.coordinator is not None:
+        address = None if config.coordinator == "auto" else config.coordinator
+        train.use_processes(address, process_id=config.process_id, processes=config.processes)
     began = time.monotonic()
-    folder = config.resume or _new_folder(config)
     config = check(_stored(config))
+    folder = config.resume or _new_folder(config)
     training, test = datasets(config)
 
-    from jaxtrain import augment, losses, plot
+    from jaxtrain import losses, plot
 
     steps = config.epochs * -(-len(training) // config.batch_size)
-    crop = functools.partial(augment.random_crop, padding=RECIPES[config.data]["shift"])
     step = train.make_step(
         network(config, training.image),
         functools.partial(losses.softmax_cross_entropy, smoothing=0.1),
         optimizer(config, steps),
-        augment=crop,
+        augment=augmentation(config),
         precision=config.precision,
     )
     result = train.fit(
@@ -196,6 +227,8 @@ def run(config: Config) -> train.Fit:
         config=_kept(config),
         progress=config.progress,
     )
+    if jax.process_index() > 0:
+        return result
     plot.curves(result.history, title=folder.name).savefig(folder / "curves.png", dpi=120)
     print(
         f"accuracy {100 * result.last('test_accuracy'):.2f} %, {time.monotonic() - began:.1f} s, "
@@ -228,6 +261,7 @@ def _new_folder(config: Config) -> pathlib.Path:
     """Returns the first of runs/digits-1, runs/digits-2, ... that does not exist."""
     numbers = (p.name.rpartition("-")[2] for p in config.runs.glob(f"{config.data}-*"))
     last = max((int(number) for number in numbers if number.isdigit()), default=0)
+    last = multihost_utils.broadcast_one_to_all(np.int32(last))
     return config.runs / f"{config.data}-{last + 1}"
 
 
@@ -248,10 +282,21 @@ def main(arguments: list[str] | None = None) -> None:
         _leave(64, error)
     except KeyboardInterrupt:
         _leave(130, "interrupted; the run folder holds everything up to here")
+    except Exception as error:
+        if not jax.distributed.is_initialized():
+            raise
+        if isinstance(error, jax.errors.JaxRuntimeError):
+            _leave(75, f"another process is gone: {str(error).splitlines()[0]}")
+        traceback.print_exc()
+        _leave(70, "this is a bug; the other processes end too")
 
 
 def _leave(code: int, why: Any) -> None:
     print(f"train: {why}", file=sys.stderr)
+    if jax.distributed.is_initialized():
+        # A clean exit would wait for the other processes, which may be waiting for this one.
+        sys.stdout.flush()
+        os._exit(code)
     raise SystemExit(code)
 
 

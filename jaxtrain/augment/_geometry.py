@@ -26,7 +26,7 @@ def random_crop(key: jax.Array, image: jax.Array, *, padding: int) -> jax.Array:
     _check.integer("random_crop", "padding", padding, least=0)
     padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)))
     y, x = jax.random.randint(key, (2,), 0, 2 * padding + 1, jnp.int32)
-    return jax.lax.dynamic_slice(padded, (y, x, 0), image.shape)
+    return jax.lax.dynamic_slice(padded, (y, x, jnp.int32(0)), image.shape)
 
 
 def random_affine(

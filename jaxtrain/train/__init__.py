@@ -13,6 +13,7 @@ from jaxtrain.train._parallel import Run as Run
 from jaxtrain.train._parallel import parallelize as parallelize
 from jaxtrain.train._parallel import take as take
 from jaxtrain.train._parallel import use_cpu_cores as use_cpu_cores
+from jaxtrain.train._processes import use_processes as use_processes
 from jaxtrain.train._step import EvalStep as EvalStep
 from jaxtrain.train._step import Guard as Guard
 from jaxtrain.train._step import Step as Step

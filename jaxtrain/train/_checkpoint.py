@@ -20,13 +20,12 @@ from concurrent import futures
 from typing import Any, NamedTuple, NoReturn
 
 import jax
-import jax.numpy as jnp
 import jaxlib
 import numpy as np
-from jax.experimental import multihost_utils
 
 from jaxtrain import _check
 from jaxtrain.errors import CheckpointCorrupt, CheckpointNotFound, RunError, StateError
+from jaxtrain.train._processes import barrier
 
 FORMAT = 1
 MANIFEST_BYTES = 16 * 2**20
@@ -101,7 +100,7 @@ class Checkpoints:
             _check.fail(
                 "Checkpoints", str(directory), "a directory we can write", error, "", RunError
             )
-        _barrier("checkpoints opened")
+        barrier("checkpoints opened")
 
     def steps(self) -> list[int]:
         """Returns the committed steps in ascending order, without those found corrupt."""
@@ -228,7 +227,7 @@ class Checkpoints:
         pending, self._pending = self._pending, None
         if pending is not None:
             futures.wait([pending])
-            _barrier("checkpoint committed")
+            barrier("checkpoint committed")
             pending.result()
 
     def close(self) -> None:
@@ -333,11 +332,6 @@ def _quiet() -> Iterator[None]:
         logger.removeFilter(others)
 
 
-def _barrier(name: str) -> None:
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
 def _is_key(leaf) -> bool:
     return jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
@@ -409,8 +403,7 @@ def _load(directory: pathlib.Path, step: int, leaves: dict[str, Any]) -> dict[st
             stored[str(i)] if leaf.size else np.zeros(abstract[path].shape, abstract[path].dtype)
         )
         if _is_key(leaf):
-            impl = jax.random.key_impl(jnp.empty((), leaf.dtype))
-            value = jax.random.wrap_key_data(value, impl=impl)
+            value = jax.random.wrap_key_data(value, impl=KEYS[str(leaf.dtype)])
         values[path] = value
     return values
 

@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxtrain import _check, metrics, nn, optim, tree
 from jaxtrain.data import ArrayDataset, Order
@@ -25,6 +26,7 @@ from jaxtrain.train._evaluate import evaluator
 from jaxtrain.train._files import MetricsFile, check_config, locked, read_config
 from jaxtrain.train._nonfinite import first_nonfinite
 from jaxtrain.train._parallel import IN_FLIGHT, Run, complete, parallelize
+from jaxtrain.train._processes import barrier
 from jaxtrain.train._progress import Progress
 from jaxtrain.train._step import Step, TrainState, make_eval_step
 
@@ -122,21 +124,29 @@ def fit(
     _check.integer("fit", "epochs", epochs)
     order = Order(len(dataset), batch_size, seed=seed)
     total = epochs * order.steps_per_epoch
-    abstract = jax.eval_shape(step.init, jax.random.key(0), _examples(dataset, 1))
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    abstract = jax.eval_shape(step.init, key, _examples(dataset, 1))
     dense = _is_dense(abstract.params)
     on_cpu = jax.default_backend() == "cpu"
     if how is None:
-        how = "single" if on_cpu and dense and devices is None else "shard_map"
+        alone = devices is None and jax.process_count() == 1
+        how = "single" if on_cpu and dense and alone else "shard_map"
     folder = None if directory is None else pathlib.Path(directory)
+    given = {
+        "steps_per_call": steps_per_call,
+        "log_every": log_every,
+        "eval_every": eval_every,
+        "save_every": save_every,
+    }
+    for name, value in given.items():
+        if value is not None:
+            _check.integer("fit", name, value)
     k = steps_per_call or _stored_k(folder, resume) or _steps_per_call(abstract.params, on_cpu)
-    _check.integer("fit", "steps_per_call", k)
     every = {
         "log": log_every or max(order.steps_per_epoch // 4, 1),
         "eval": eval_every or order.steps_per_epoch,
         "save": save_every or max(order.steps_per_epoch, 200),
     }
-    for name, value in every.items():
-        _check.integer("fit", f"{name}_every", value)
     run = parallelize(step, how=how, devices=devices, unroll=on_cpu and not dense)
     n = run.mesh.size
     if batch_size % n:
@@ -162,14 +172,21 @@ def fit(
         "data": fingerprint(dataset),
         **(config or {}),
     }
+    writes = jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         checkpoints = None
         if folder is not None:
-            stack.enter_context(locked(folder))
-            check_config(folder, settings, resume=resume)
+            if writes:
+                stack.enter_context(locked(folder))
+                check_config(folder, settings, resume=resume)
+            barrier("config.json is written")
+            if not writes:
+                check_config(folder, settings, resume=True)
             checkpoints = stack.enter_context(Checkpoints(folder / "checkpoints"))
-        stop = stack.enter_context(_signals(catch=folder is not None))
-        bar = stack.enter_context(Progress(total, order.steps_per_epoch, shown=progress))
+        # JAX has a handler of its own for SIGTERM where there are several processes.
+        catch = folder is not None and not jax.distributed.is_initialized()
+        stop = stack.enter_context(_signals(catch=catch))
+        bar = stack.enter_context(Progress(total, order.steps_per_epoch, shown=progress and writes))
 
         began = time.monotonic()
         at, offset, sums = 0, 0, {}
@@ -178,9 +195,14 @@ def fit(
             ts = kept["ts"]
             offset, sums = host["metrics_bytes"], host["sums"]
         else:
-            ts = run.init(jax.random.key(seed), _batch(dataset, order, 0))
+
+            @jax.jit  # made outside, the key would be two small programs of its own
+            def init(seed, batch):
+                return run.init(jax.random.key(seed), batch)
+
+            ts = init(np.uint32(seed), _batch(dataset, order, 0))
         ts = run.place(ts)
-        log = stack.enter_context(MetricsFile(folder, offset=offset))
+        log = stack.enter_context(MetricsFile(folder if writes else None, offset=offset))
         record = _Recorder(log, bar, sums, every["log"], total)
         data = run.put({"image": dataset.image, "label": dataset.label})
         waiting: collections.deque = collections.deque()
@@ -203,8 +225,12 @@ def fit(
             checkpoints.save(at, _kept(ts), {"metrics_bytes": log.sync(), "sums": record.sums})
 
         bar.start(at)
-        saved, compiled = at, set()
+        saved, calls, compiled = at, 0, set()
         while at < total and not stop:
+            calls += 1
+            if multihost_utils.reached_preemption_sync_point(calls):
+                stop.append(signal.SIGTERM)
+                break
             rows = k if total - at >= k else 1
             index = np.stack([order.indices(at + i) for i in range(rows)])
             ts, seen = run.steps(ts, data, index)
@@ -371,10 +397,17 @@ def _measures(step: Step, test: ArrayDataset, measures):
 
 def _kept(ts: TrainState) -> dict[str, Any]:
     """Returns what a checkpoint keeps: for `load`, also the params to evaluate with."""
-    if isinstance(ts.step, jax.ShapeDtypeStruct):
-        return jax.eval_shape(_kept, ts)
+    if (params := jax.eval_shape(_averaged, ts)) is None:
+        return {"ts": ts}
+    abstract = isinstance(ts.step, jax.ShapeDtypeStruct)
+    return {"ts": ts, "eval_params": params if abstract else _averaged(ts)}
+
+
+@jax.jit
+def _averaged(ts: TrainState) -> Any:
+    """Returns the params to evaluate with, None where they are those that are trained."""
     params = optim.eval_params(ts.params, ts.opt_state)
-    return {"ts": ts} if params is ts.params else {"ts": ts, "eval_params": params}
+    return None if params is ts.params else params
 
 
 def _described(net: nn.Layer) -> Any:

@@ -98,7 +98,8 @@ def parallelize(
     """
     _check.choice("parallelize", "how", how, HOW)
     mesh = _compat.make_mesh(_devices(how, devices), (AXIS,))
-    replicated = NamedSharding(mesh, PartitionSpec())
+    # pmap takes what is replicated from the devices of its own process.
+    replicated = NamedSharding(mesh.local_mesh if how == "pmap" else mesh, PartitionSpec())
     spread = functools.partial(_spread, how, mesh, check_vma)
 
     def many(ts, data, indices, axis_name=None):
@@ -129,7 +130,7 @@ def parallelize(
 def _devices(how, devices):
     if devices is None or isinstance(devices, int):
         present = jax.devices()
-        n = devices or (1 if how == "single" else len(present))
+        n = (1 if how == "single" else len(present)) if devices is None else devices
         if not 1 <= n <= len(present):
             rule = f"between 1 and the {len(present)} {present[0].platform} devices present"
             fix = "on CPU call train.use_cpu_cores(n) first"
@@ -138,6 +139,9 @@ def _devices(how, devices):
     if how == "single" and len(devices) != 1:
         fix = 'use how="shard_map" for more'
         _check.fail("parallelize", "devices", 'one for how="single"', len(devices), fix)
+    if {d.process_index for d in devices} != set(range(jax.process_count())):
+        fix = 'leave it at None, with how="jit", "pmap" or "shard_map"'
+        _check.fail("parallelize", "devices", "some of every process", devices, fix)
     return list(devices)
 
 
@@ -171,6 +175,7 @@ def _spread(how, mesh, check_vma, f, axes, donate=()):
 
 def _by_pmap(f, mesh, axes, donate):
     n = mesh.size
+    mine = [i for i, d in enumerate(mesh.devices.flat) if d.process_index == jax.process_index()]
     compiled = jax.pmap(
         functools.partial(f, axis_name=AXIS),
         axis_name=AXIS,
@@ -181,7 +186,8 @@ def _by_pmap(f, mesh, axes, donate):
     )
 
     def split(x, axis):
-        return x.reshape(*x.shape[:axis], n, x.shape[axis] // n, *x.shape[axis + 1 :])
+        x = x.reshape(*x.shape[:axis], n, x.shape[axis] // n, *x.shape[axis + 1 :])
+        return x if len(mine) == n else x.take(mine, axis)
 
     def call(*args):
         return compiled(

@@ -181,9 +181,9 @@ def make_step(
         params = join(frozen, optax.apply_updates(free, updates))
 
         # A norm that overflows counts as not finite: such a step is skipped, and counted.
-        square = sum((jnp.vdot(g, g).astype(jnp.float32) for g in jax.tree.leaves(grads)), 0.0)
+        square = sum(((g * g).sum().astype(jnp.float32) for g in jax.tree.leaves(grads)), 0.0)
         new = (params, state, opt_state)
-        ok = jnp.isfinite(square) & jnp.isfinite(seen["loss"].total) & tree.all_finite(new)
+        ok = tree.all_finite((square, seen["loss"], new))
         params, state, opt_state = jax.tree.map(
             lambda new, old: jnp.where(ok, new, old), new, (ts.params, ts.state, ts.opt_state)
         )
