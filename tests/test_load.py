@@ -78,6 +78,17 @@ def test_load_gives_the_network_that_was_evaluated(tx, tmp_path):
     assert float(loss) == pytest.approx(result.last("test_loss"), rel=1e-5)
 
 
+def test_load_leaves_a_save_in_progress_alone(tmp_path):
+    _run(tmp_path, optim.adam(1e-2), models.mlp([8, 2]))
+    unfinished = tmp_path / "checkpoints" / "999"
+    unfinished.mkdir()
+    train.load(tmp_path)
+    assert unfinished.is_dir()
+    with train.Checkpoints(tmp_path / "checkpoints", read_only=True) as checkpoints:
+        with pytest.raises(ValueError, match="read_only"):
+            checkpoints.save(1000, {}, {})
+
+
 def test_load_asks_for_a_net_that_has_no_json(tmp_path):
     net = nn.serial(nn.dense(2), lambda x: 3 * x)
     dataset, result = _run(tmp_path, optim.sgd(0.1), net)

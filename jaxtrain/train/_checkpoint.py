@@ -72,6 +72,7 @@ class Checkpoints:
     Args:
         directory: where the checkpoints are; made if absent, readable by its owner only.
         keep: number of checkpoints kept, at least 2.
+        read_only: remove and make nothing here, as beside a run in progress; `save` is refused.
 
     Raises:
         RunError: the directory cannot be made or read.
@@ -86,13 +87,16 @@ class Checkpoints:
         (7, (2, 3), {'epoch': 1})
     """
 
-    def __init__(self, directory: str | os.PathLike, *, keep: int = 2):
+    def __init__(self, directory: str | os.PathLike, *, keep: int = 2, read_only: bool = False):
         _check.integer("Checkpoints", "keep", keep, least=2)
         self.directory = pathlib.Path(directory).absolute()
         self.keep = keep
+        self.read_only = read_only
         self._bad: set[int] = set()
         self._pending: futures.Future | None = None
         self._writer = futures.ThreadPoolExecutor(1, "checkpoint")
+        if read_only:
+            return
         try:
             self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._sweep(self.steps())
@@ -104,6 +108,8 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """Returns the committed steps in ascending order, without those found corrupt."""
+        if not self.directory.is_dir():
+            return []
         names = [re.fullmatch(NUMBER + r"\.json", p.name) for p in self.directory.iterdir()]
         return sorted({int(name[1]) for name in names if name} - self._bad)
 
@@ -126,6 +132,8 @@ class Checkpoints:
             RunError: the previous save, or the start of this one, failed.
         """
         self.wait()
+        if self.read_only:
+            _check.fail("save", "read_only", "False", True, "open the directory without it")
         _check.integer("save", "step", step, least=0)
         latest = max(self.steps(), default=-1)
         if step <= latest:

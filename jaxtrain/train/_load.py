@@ -43,7 +43,7 @@ def load(directory: str | os.PathLike, *, net: nn.Layer | None = None) -> Model:
                 "your own; pass load(directory, net=...)"
             )
         net = nn.build(config["net"])
-    with Checkpoints(pathlib.Path(directory) / "checkpoints") as checkpoints:
+    with Checkpoints(pathlib.Path(directory) / "checkpoints", read_only=True) as checkpoints:
         leaves = checkpoints.restore_leaves().tree
     tree: dict[str, Any] = {}
     for path, leaf in leaves.items():
