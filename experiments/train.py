@@ -16,9 +16,23 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 from jax.experimental import multihost_utils
 
-from jaxtrain import _check, train
+from jaxtrain import (
+    _check,
+    augment,
+    data,
+    errors,
+    losses,
+    models,
+    nn,
+    optim,
+    plot,
+    schedules,
+    train,
+    tree,
+)
 
 OPTIMIZERS = ("adam", "momentum", "sgd")
 SCHEDULES = ("constant", "cosine", "step_decay")
@@ -99,8 +113,6 @@ FREE = (
 
 def datasets(config: Config):
     """Returns the training images and those to test on."""
-    from jaxtrain import data
-
     if config.data == "mnist":
         training, test = data.mnist(config.data_dir)
     else:
@@ -115,10 +127,6 @@ def datasets(config: Config):
 
 def optimizer(config: Config, steps: int):
     """Returns the optimizer, with its schedule over `steps` updates."""
-    import optax
-
-    from jaxtrain import optim, schedules
-
     peak, warm = config.learning_rate, max(1, round(WARMUP * steps))
     after = {
         "constant": lambda: schedules.constant(peak),
@@ -141,8 +149,6 @@ def optimizer(config: Config, steps: int):
 
 def kernels(params):
     """Marks the kernels, which alone are decayed."""
-    from jaxtrain import tree
-
     return tree.select("*kernel", params)
 
 
@@ -168,8 +174,6 @@ def check(config: Config) -> Config:
 
 def network(config: Config, images):
     """Returns the network; its first layer standardizes with the training images' statistics."""
-    from jaxtrain import data, models, nn
-
     recipe = RECIPES[config.data]
     return nn.serial(
         standardize=nn.standardize(*data.standardize.fit(images, per="all")),
@@ -184,8 +188,6 @@ def network(config: Config, images):
 
 def augmentation(config: Config):
     """Returns what is done to each training image at random."""
-    from jaxtrain import augment
-
     if config.data == "mnist":
         return functools.partial(augment.random_crop, padding=2)
     return functools.partial(augment.random_affine, distortion=0.15, shift=1)
@@ -201,8 +203,6 @@ def run(config: Config) -> train.Fit:
     config = check(_stored(config))
     folder = config.resume or _new_folder(config)
     training, test = datasets(config)
-
-    from jaxtrain import losses, plot
 
     steps = config.epochs * -(-len(training) // config.batch_size)
     step = train.make_step(
@@ -268,8 +268,6 @@ def _new_folder(config: Config) -> pathlib.Path:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command line; a mistake leaves with its message and a code of `sysexits.h`."""
     import tyro
-
-    from jaxtrain import errors
 
     config = tyro.cli(Config, args=arguments, description=__doc__)
     try:

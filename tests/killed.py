@@ -38,4 +38,5 @@ def main():
     print(hashlib.sha256(data).hexdigest())
 
 
-main()
+if __name__ == "__main__":
+    main()

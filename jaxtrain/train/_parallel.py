@@ -106,7 +106,7 @@ def parallelize(
         def body(ts, index):
             return step.apply(ts, take(data, index), axis_name)
 
-        if not unroll:
+        if not unroll and len(indices) > 1:
             return lax.scan(body, ts, indices)
         seen = []
         for index in indices:
