@@ -5,17 +5,16 @@ import os
 import pathlib
 import sys
 
-# The bytes are equal for equal cores alone.
-os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+import jax
+import numpy as np
+from training import images, small_net
 
-import jax  # noqa: E402
-import numpy as np  # noqa: E402
-from training import images, small_net  # noqa: E402
-
-from jaxtrain import losses, optim, train  # noqa: E402
+from jaxtrain import losses, optim, train
 
 
 def main():
+    # The bytes are equal for equal cores alone.
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
     folder, resume, epochs = pathlib.Path(sys.argv[1]), sys.argv[2] == "resume", int(sys.argv[3])
     step = train.make_step(small_net(), losses.softmax_cross_entropy, optim.adam(1e-2))
     run = train.fit(
