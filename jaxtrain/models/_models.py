@@ -26,6 +26,7 @@ def mlp(
         A layer from (batch, ...), flattened, to (batch, features[-1]).
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from jaxtrain import tree
         >>> net = mlp([100, 100, 10])
         >>> params, _ = net.init(jax.random.key(0), jnp.zeros((1, 784)))
@@ -75,6 +76,7 @@ def resnet(
         ValueError: no number of blocks gives this depth.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from jaxtrain import tree
         >>> params = jax.eval_shape(
         ...     resnet(20, shortcut="pad").init, jax.random.key(0), jnp.zeros((1, 32, 32, 3)))[0]
