@@ -96,10 +96,20 @@ MODELS = {
     "resnet": Case(models.resnet(6, widths=(4, 6), classes=3, dropout=0.5), IMAGES),
 }
 
+# By a name that begins with the constructor's, a function of the learning rate.
 OPTIMIZERS = {
-    "sgd": optim.sgd(0.1),
-    "momentum": optim.momentum(0.1, nesterov="lookahead"),
-    "adam": optim.adam(schedules.cosine(0.1, steps=10)),
+    "sgd": optim.sgd,
+    "momentum": optim.momentum,
+    "momentum, velocity": lambda lr: optim.momentum(lr, form="velocity"),
+    "momentum, lookahead": lambda lr: optim.momentum(lr, nesterov="lookahead"),
+    "momentum, shifted": lambda lr: optim.momentum(lr, nesterov="shifted"),
+    "momentum, ema": lambda lr: optim.momentum(lr, form="ema", debias=True),
+    "adam": optim.adam,
+    "adam, amsgrad": lambda lr: optim.adam(lr, amsgrad="corrected", eps_mode="uncorrected"),
+}
+
+# The same for what has no learning rate of its own.
+TRANSFORMATIONS = {
     "scale_by_learning_rate": optim.scale_by_learning_rate(0.1),
     "scale_by_momentum": optim.scale_by_momentum(),
     "scale_by_adam": optim.scale_by_adam(),

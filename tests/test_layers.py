@@ -15,6 +15,9 @@ from jax.sharding import PartitionSpec as P
 from jaxtrain import _compat, augment, data, losses, metrics, models, nn, optim, schedules, tree
 
 CASES = LAYERS | MODELS
+TRANSFORMATIONS = catalogue.TRANSFORMATIONS | {
+    name: make(0.1) for name, make in catalogue.OPTIMIZERS.items()
+}
 KEY = key(0)
 TRAIN = nn.Context(train=True, key=key(1))
 each_case = pytest.mark.parametrize("name", CASES)
@@ -79,7 +82,7 @@ def public(module):
     [
         (nn, {case.layer.kind for case in LAYERS.values()}),
         (models, set(MODELS)),
-        (optim, set(catalogue.OPTIMIZERS)),
+        (optim, {name.split(",")[0] for name in TRANSFORMATIONS}),
         (schedules, set(catalogue.SCHEDULES)),
         (losses, set(catalogue.LOSSES)),
         (metrics, set(catalogue.METRICS)),
@@ -329,9 +332,9 @@ OUTPUTS = struct((4, 3), np.float32)
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("name", catalogue.OPTIMIZERS)
-def test_optimizers_keep_structure_shapes_and_dtypes(name):
-    tx = catalogue.OPTIMIZERS[name]
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_transformations_keep_structure_shapes_and_dtypes(name):
+    tx = TRANSFORMATIONS[name]
     params = {"a": struct((3, 2), np.float32), "b": [struct((), jnp.bfloat16), {}]}
     state = jax.eval_shape(tx.init, params)
     updates, after = jax.eval_shape(tx.update, params, state, params)

@@ -14,6 +14,7 @@ from ._base import (
     as_float,
     linear,
     one_minus_power,
+    ratio,
     scale_by_learning_rate,
     scaled,
     square,
@@ -59,7 +60,7 @@ def scale_by_adam(
     Args:
       b1: the weight of the past in m, in [0, 1).
       b2: the weight of the past in v, in [0, 1).
-      eps: > 0, bounds the update where gradients vanish.
+      eps: >= 0, bounds the update where gradients vanish.
       bias_correction: whether to divide out the weight of the initial zeros.
       eps_mode: "outside", "inside" or "uncorrected".
       amsgrad: None, "biased", "corrected" or "uncorrected".
@@ -83,7 +84,7 @@ def scale_by_adam(
     where = "scale_by_adam"
     _check.fraction(where, "b1", b1)
     _check.fraction(where, "b2", b2)
-    _check.positive(where, "eps", eps)
+    _check.nonnegative(where, "eps", eps)
     _check.choice(where, "bias_correction", bias_correction, (False, True))
     _check.choice(where, "eps_mode", eps_mode, ("outside", "inside", "uncorrected"))
     _check.choice(where, "amsgrad", amsgrad, (None, "biased", "corrected", "uncorrected"))
@@ -110,7 +111,7 @@ def scale_by_adam(
         def step(g, m_hat, v_hat):
             e = eps_hat.astype(v_hat.dtype)
             root = jnp.sqrt(v_hat + e) if eps_mode == "inside" else jnp.sqrt(v_hat) + e
-            return (m_hat / root).astype(jnp.result_type(g))
+            return ratio(m_hat, root).astype(jnp.result_type(g))
 
         updates = jax.tree.map(step, updates, scaled(1 / c1, m, m), v_hat)
         return updates, AdamState(t, m, v, v_max)
@@ -132,12 +133,7 @@ def adam(
 
     Args:
       learning_rate: a number > 0, a schedule, or a traced array; 1e-3 is the usual start.
-      b1: the weight of the past in m, in [0, 1).
-      b2: the weight of the past in v, in [0, 1).
-      eps: > 0, bounds the update where gradients vanish.
-      bias_correction: whether to divide out the weight of the initial zeros.
-      eps_mode: "outside", "inside" or "uncorrected".
-      amsgrad: None, "biased", "corrected" or "uncorrected".
+      b1, b2, eps, bias_correction, eps_mode, amsgrad: as in `scale_by_adam`.
 
     Returns:
       The optimizer.

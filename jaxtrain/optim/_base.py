@@ -176,6 +176,11 @@ def linear(a: ArrayLike, x: Any, b: ArrayLike, y: Any) -> Any:
     return jax.tree.map(leaf, x, y)
 
 
+def ratio(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Computes `x / y`, 0 where y is 0: eps = 0 is allowed, and a zero gradient moves nothing."""
+    return jnp.where(y == 0, 0, x / jnp.where(y == 0, 1, y))
+
+
 def move(params: optax.Params, step: jax.Array, direction: optax.Params) -> optax.Params:
     """Computes `params + step * direction`, leaving params alone where the direction is masked."""
 

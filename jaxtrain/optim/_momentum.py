@@ -167,11 +167,8 @@ def momentum(
 
     Args:
       learning_rate: lr, a number > 0, a schedule, or a traced array.
-      momentum: mu, the weight of the past, in [0, 1).
+      momentum, nesterov, dampening, debias: as in `scale_by_momentum`.
       form: "accumulator", "velocity" or "ema".
-      nesterov: False, "shifted" or "lookahead".
-      dampening: 1 - the weight of a gradient after the first, in [0, 1), not for "ema".
-      debias: divides out the weight of the initial zero, only for "ema".
 
     Returns:
       The optimizer.
