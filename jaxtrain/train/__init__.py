@@ -7,6 +7,7 @@ from jaxtrain.train._evaluate import predict as predict
 from jaxtrain.train._files import read_config as read_config
 from jaxtrain.train._fit import Fit as Fit
 from jaxtrain.train._fit import fit as fit
+from jaxtrain.train._global import global_sum as global_sum
 from jaxtrain.train._load import Model as Model
 from jaxtrain.train._load import load as load
 from jaxtrain.train._parallel import Run as Run

@@ -13,6 +13,7 @@ from jax import lax
 from jaxtrain import _check, _compat, metrics, nn, optim, tree
 from jaxtrain.errors import StateError
 from jaxtrain.nn._layer import fold_name
+from jaxtrain.train._global import global_sum
 
 PyTree = Any
 Batch = Mapping[str, Any]
@@ -92,6 +93,7 @@ def make_step(
     accumulate: int = 1,
     precision: str = "float32",
     guard: int = 20,
+    observe: Callable[..., dict[str, Any]] | None = None,
 ) -> Step:
     """Makes the training step of a network.
 
@@ -113,6 +115,10 @@ def make_step(
         precision: "float32", "bfloat16" or "float16" (with a dynamic loss scale): the dtype of the
             activations. Params and statistics are always at least float32.
         guard: the number of skipped steps in a row after which `fit` stops.
+        observe: `f(params, state, batch, ctx) -> dict`, further arguments of `tx.update`, such as
+            the `factors` of `optim.kfac`. It sees this device's part of the batch, in the context
+            of the step, and sums over `ctx.axis_name` itself. `value`, `grad` and `value_fn`, which
+            line searches ask for, are always passed.
 
     Returns:
         A Step; its metrics are sum-and-count records over all devices: `loss`, `accuracy` (where
@@ -164,12 +170,21 @@ def make_step(
             total = _masked_sum(loss(outputs, part["label"]), part["mask"])
             seen = {"loss": metrics.Mean(lax.stop_gradient(total), part["mask"].sum())}
             seen |= _accuracy(outputs, part)
-            mean = total / jnp.maximum(count, 1).astype(total.dtype)
-            return mean * ts.guard.scale.astype(total.dtype), (state, seen)
+            return total / jnp.maximum(count, 1).astype(total.dtype), (state, seen)
+
+        def scaled_loss(free, state, part):
+            mean, seen = local_loss(free, state, part)
+            return mean * ts.guard.scale.astype(mean.dtype), seen
 
         def gradient(carry, part):
-            grads, (state, seen) = jax.grad(local_loss, has_aux=True)(at, carry, part)
+            grads, (state, seen) = jax.grad(scaled_loss, has_aux=True)(at, carry, part)
             return state, (grads, seen)
+
+        def value_fn(free):
+            if accumulate > 1:
+                rule = "1 with an optimizer that evaluates the loss"
+                _check.fail("make_step", "accumulate", rule, accumulate)
+            return global_sum(lambda free: local_loss(free, ts.state, batch)[0], axis_name)(free)
 
         # Differentiate the local sum over the global count, then sum: never through a collective.
         at = _compat.to_varying(optim.grad_params(free, ts.opt_state), axis_name)
@@ -177,7 +192,11 @@ def make_step(
         grads, seen = psum((grads, seen))
         if precision == "float16":  # elsewhere the scale is 1: spare a pass over all gradients
             grads = jax.tree.map(lambda g: g / ts.guard.scale.astype(g.dtype), grads)
-        updates, opt_state = tx.update(grads, ts.opt_state, free)
+        extra = {"value": seen["loss"].value, "grad": grads, "value_fn": value_fn}
+        if observe is not None:
+            ctx = net_context(ts, batch, axis_name)
+            extra |= observe(join(frozen, at), ts.state, batch, ctx)
+        updates, opt_state = tx.update(grads, ts.opt_state, free, **extra)
         params = join(frozen, optax.apply_updates(free, updates))
 
         # A norm that overflows counts as not finite: such a step is skipped, and counted.
