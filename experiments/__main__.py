@@ -2,6 +2,7 @@
 
 import pathlib
 import sys
+import time
 
 import tyro
 
@@ -20,13 +21,16 @@ def run(name: tyro.conf.Positional[str], *, size: str = "default") -> None:
     _check.choice("run", "name", name, modules)
     sizes = modules[name].SIZES
     _check.choice("run", "size", size, sizes)
+    began = time.monotonic()
     result = modules[name].run(sizes[size])
+    seconds = time.monotonic() - began
     folder = pathlib.Path("runs") if size == "smoke" else _experiment.RESULTS
-    path = _experiment.save(name, sizes[size], result, folder)
-    print(f"{result.verdict}: {result.claim}")
+    path = _experiment.save(name, sizes[size], result, seconds, folder)
+    for claim, verdict in result.claims.items():
+        print(f"{verdict}: {claim}")
     for what, value in result.numbers.items():
         print(f"  {what} {value:.3g}")
-    print(f"{result.seconds:.1f} s; {path} and {path.with_suffix('.png')}")
+    print(f"{seconds:.1f} s; {path} and {path.with_suffix('.png')}")
 
 
 def list_() -> None:

@@ -10,11 +10,15 @@ import json
 import pathlib
 import pkgutil
 import types
+from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
 
-from jaxtrain import _check
+from jaxtrain import _check, optim
 
 FOLDER = pathlib.Path(__file__).parent
 RESULTS = FOLDER / "results"
@@ -28,23 +32,19 @@ class Result:
     """What an experiment found.
 
     Attributes:
-        claim: one sentence.
-        verdict: "true", "false" or "depends", computed from the numbers.
+        claims: sentences, each with its verdict: "true", "false" or "depends", computed from the
+            numbers.
         numbers: by what they are, in the order in which they are to be read.
         figure: a matplotlib Figure that shows them.
-        seconds: wall-clock time, with compilation.
-        seeds: the seeds that were run.
     """
 
-    claim: str
-    verdict: str
+    claims: dict[str, str]
     numbers: dict[str, float]
     figure: Any
-    seconds: float
-    seeds: tuple[int, ...]
 
     def __post_init__(self):
-        _check.choice("Result", "verdict", self.verdict, VERDICTS)
+        for verdict in self.claims.values():
+            _check.choice("Result", "claims", verdict, VERDICTS)
 
 
 def found() -> dict[str, types.ModuleType]:
@@ -59,14 +59,54 @@ def question(module: types.ModuleType) -> str:
     return (module.__doc__ or "").partition("\n")[0]
 
 
-def save(name: str, config: Any, result: Result, folder: pathlib.Path) -> pathlib.Path:
+def truth(holds: Any) -> str:
+    """Returns the verdict of a claim that holds or does not; a list of cases may disagree."""
+    cases = np.ravel(holds)
+    return "true" if cases.all() else "depends" if cases.any() else "false"
+
+
+def panels(title: str, n: int, *, width: float = 5.0, **options: Any) -> tuple[Any, Any]:
+    """Makes a figure with a title above n panels in a row."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(n * width, 4.4), layout="constrained")
+    figure.suptitle(title, fontsize=13)
+    row = figure.subplots(1, n, **options)
+    for axes in np.ravel(row):
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    return figure, row
+
+
+def path(
+    tx: optax.GradientTransformation, gradient: Callable, w: jax.Array, steps: int, **extra: Any
+) -> jax.Array:
+    """Returns w and the iterates after each step of an optimizer, given `gradient(w, k)`.
+
+    They are those to evaluate with, and `extra` is what the optimizer's update wants besides.
+    """
+
+    def step(carry, k):
+        w, state = carry
+        updates, state = tx.update(gradient(optim.grad_params(w, state), k), state, w, **extra)
+        w = optax.apply_updates(w, updates)
+        return (w, state), optim.eval_params(w, state)
+
+    _, iterates = jax.lax.scan(step, (w, tx.init(w)), jnp.arange(steps, dtype=jnp.int32))
+    return jnp.concatenate([w[None], iterates])
+
+
+def save(
+    name: str, config: Any, result: Result, seconds: float, folder: pathlib.Path
+) -> pathlib.Path:
     """Writes NAME.json and NAME.png and returns the path of the first."""
     folder.mkdir(parents=True, exist_ok=True)
     result.figure.savefig(folder / f"{name}.png", dpi=120)
-    fields = {f.name: getattr(result, f.name) for f in dataclasses.fields(result)}
-    record = fields | {
+    record = {
+        "claims": result.claims,
+        "numbers": result.numbers,
         "figure": f"{name}.png",
-        "seconds": round(result.seconds, 1),
+        "seconds": round(seconds, 1),
         "config": dataclasses.asdict(config),
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
@@ -77,14 +117,16 @@ def save(name: str, config: Any, result: Result, folder: pathlib.Path) -> pathli
 
 
 def table() -> str:
-    """Returns the results as a Markdown table, a row per file."""
+    """Returns the results as a Markdown table, a row per claim."""
     rows = ["| experiment | claim | verdict | |", "| --- | --- | --- | --- |"]
     for path in sorted(RESULTS.glob("*.json")):
         record = json.loads(path.read_text())
         folder = f"{FOLDER.name}/{RESULTS.name}"
         links = f"[numbers]({folder}/{path.name}), [figure]({folder}/{record['figure']})"
         name = f"[{path.stem}]({FOLDER.name}/{path.stem}.py)"
-        rows.append(f"| {name} | {record['claim']} | {record['verdict']} | {links} |")
+        for claim, verdict in record["claims"].items():
+            rows.append(f"| {name} | {claim} | {verdict} | {links} |")
+            name = links = ""
     return "\n".join(rows) + "\n"
 
 

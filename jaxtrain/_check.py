@@ -48,6 +48,13 @@ def nonnegative(where: str, argument: str, value: Any, fix: str = "") -> None:
     _number(where, argument, value, "a finite number >= 0", lambda v: 0 <= v < math.inf, fix)
 
 
+def at_least(where: str, argument: str, value: Any, least: float, fix: str = "") -> None:
+    """Checks least <= value < inf."""
+    _number(
+        where, argument, value, f"a finite number >= {least}", lambda v: least <= v < math.inf, fix
+    )
+
+
 def fraction(where: str, argument: str, value: Any, fix: str = "") -> None:
     """Checks 0 <= value < 1."""
     _number(where, argument, value, "a number in [0, 1)", lambda v: 0 <= v < 1, fix)

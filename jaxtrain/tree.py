@@ -143,7 +143,7 @@ def count(tree: Any) -> int:
 def global_norm(tree: Any) -> jax.Array:
     """Computes the Euclidean norm of all leaves as one vector.
 
-    `s * sqrt(sum((x / s)**2))` with s the largest magnitude, so that squares of finite leaves
+    `s * sqrt(sum((x / s)**2))` with the s of `scaled_norm`, so that squares of finite leaves
     neither overflow nor underflow. Its gradient is not defined at a tree of zeros.
 
     Args:
@@ -156,9 +156,29 @@ def global_norm(tree: Any) -> jax.Array:
       >>> f"{global_norm({'kernel': jnp.array([3e30]), 'bias': jnp.array(4e30)}):.3g}"
       '5e+30'
     """
+    s, norm = scaled_norm(tree)
+    return s * norm
+
+
+def scaled_norm(tree: Any) -> tuple[jax.Array, jax.Array]:
+    """Computes a scale s and the norm of `tree / s`, both finite even where their product is not.
+
+    Args:
+      tree: a pytree of arrays.
+
+    Returns:
+      The largest magnitude (at most `1 / tiny`; 1 if it is zero or not finite) and the norm
+      divided by it, shape (), in the default float type.
+
+    Example:
+      >>> [float(x) for x in scaled_norm(jnp.array([0.0, -4.0, 3.0]))]
+      [4.0, 1.25]
+    """
     dtype = jnp.result_type(float)
     leaves = [jnp.abs(x).astype(dtype) for x in jax.tree.leaves(tree)]
     zero = jnp.zeros((), dtype)
     largest = functools.reduce(jnp.maximum, (x.max(initial=0) for x in leaves), zero)
-    s = jnp.where((largest > 0) & (largest < jnp.inf), largest, 1)
-    return s * jnp.sqrt(sum((((x / s) ** 2).sum() for x in leaves), zero))
+    # Where XLA multiplies by 1 / s instead of dividing, that must not be subnormal.
+    largest = jnp.where(largest < jnp.inf, jnp.minimum(largest, 1 / jnp.finfo(dtype).tiny), 1)
+    s = jnp.where(largest > 0, largest, 1)
+    return s, jnp.sqrt(sum((((x / s) ** 2).sum() for x in leaves), zero))

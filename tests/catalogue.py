@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.extend.random import define_prng_impl
 
 from jaxtrain import augment, data, losses, metrics, models, nn, optim, schedules
@@ -106,6 +107,20 @@ OPTIMIZERS = {
     "momentum, ema": lambda lr: optim.momentum(lr, form="ema", debias=True),
     "adam": optim.adam,
     "adam, amsgrad": lambda lr: optim.adam(lr, amsgrad="corrected", eps_mode="uncorrected"),
+    # Any more decay moves params without a gradient.
+    "adamw": lambda lr: optim.adamw(lr, weight_decay=0.0),
+    "adamax": optim.adamax,
+    "nadam": optim.nadam,
+    "nadam, constant": lambda lr: optim.nadam(lr, momentum_decay=None),
+    "radam": optim.radam,
+    "adagrad": optim.adagrad,
+    "adadelta": optim.adadelta,
+    "rmsprop": optim.rmsprop,
+    "rmsprop, centered": lambda lr: optim.rmsprop(lr, centered=True, momentum=0.9),
+    "rmsprop_nesterov": optim.rmsprop_nesterov,
+    "rprop": optim.rprop,
+    "rprop, irprop-": lambda lr: optim.rprop(lr, variant="irprop-"),
+    "rprop, rprop+": lambda lr: optim.rprop(lr, variant="rprop+"),
 }
 
 # The same for what has no learning rate of its own.
@@ -113,15 +128,74 @@ TRANSFORMATIONS = {
     "scale_by_learning_rate": optim.scale_by_learning_rate(0.1),
     "scale_by_momentum": optim.scale_by_momentum(),
     "scale_by_adam": optim.scale_by_adam(),
+    "ema": optim.ema(0.9, debias=True),
+    "polyak": optim.polyak(start=1),
+    "swa": optim.swa(start=1, every=2),
+    "scale_by_adamax": optim.scale_by_adamax(),
+    "scale_by_nadam": optim.scale_by_nadam(),
+    "scale_by_radam": optim.scale_by_radam(),
+    "scale_by_adagrad": optim.scale_by_adagrad(),
+    "scale_by_adadelta": optim.scale_by_adadelta(),
+    "scale_by_rmsprop": optim.scale_by_rmsprop(),
+    "scale_by_rprop": optim.scale_by_rprop(),
+    "weight_decay": optim.weight_decay(0.1),
+    "weight_decay, scheduled": optim.weight_decay(schedules.cosine(0.1, steps=10), rule="a*"),
+    "l2": optim.l2(0.1, scale="sum"),
+    "proximal_l1": optim.proximal_l1(optim.adam(0.1), 0.1),
+    "clip_by_global_norm": optim.clip_by_global_norm(1.0, eps=1e-6),
+    "clip_by_value": optim.clip_by_value(1.0),
+    "clip_per_parameter": optim.clip_per_parameter(1.0),
+    "clip_adaptive": optim.clip_adaptive(0.01),
+    "freeze": optim.freeze(optim.adam(0.1), "a*"),
+    "lr_multipliers": optim.lr_multipliers({"a*": 2.0}),
+    "scale_by_bfgs": optim.scale_by_bfgs(),
+    "scale_by_lbfgs": optim.scale_by_lbfgs(memory=3),
+    "reduce_on_plateau": optim.reduce_on_plateau(),
+    "guard": optim.guard(optim.adam(0.1)),
+    "accumulate": optim.accumulate(optim.adam(0.1), 2),
+}
+
+# What also needs the function itself, as `value_fn`, or is made for it.
+FULL_BATCH = {
+    "newton": lambda lr: optim.newton(lr, damping=1e-3),
+    "newton, saddle-free": lambda lr: optim.newton(
+        lr, saddle_free=True, line_search="strong_wolfe"
+    ),
+    "bfgs": optim.bfgs,
+    "bfgs, scaled": lambda lr: optim.bfgs(lr, scale_initial=True, line_search=None),
+    "lbfgs": optim.lbfgs,
+    "lbfgs, no line search": lambda lr: optim.lbfgs(lr, memory=3, line_search=None),
+    "strong_wolfe": lambda lr: optax.chain(
+        optim.scale_by_learning_rate(lr), optim.strong_wolfe(first_trial="decrease")
+    ),
+    "scale_by_newton": lambda lr: optax.chain(
+        optim.scale_by_newton(), optim.scale_by_learning_rate(lr)
+    ),
 }
 
 SCHEDULES = {
     "constant": schedules.constant(0.1),
     "as_schedule": schedules.as_schedule(0.1),
     "step_decay": schedules.step_decay(0.1, every=3, factor=0.5),
+    "multi_step": schedules.multi_step(0.1, boundaries=[3, 6], factor=0.1),
+    "exponential": schedules.exponential(0.1, rate=0.1),
+    "inverse_time": schedules.inverse_time(0.1, rate=0.1),
+    "inverse_power": schedules.inverse_power(0.1, power=0.75),
+    "inverse_sqrt": schedules.inverse_sqrt(0.1),
+    "linear": schedules.linear(0.1, steps=10),
+    "linear_to": schedules.linear_to(0.1, steps=10, end=0.001),
+    "polynomial": schedules.polynomial(0.1, steps=10, power=2),
     "cosine": schedules.cosine(0.1, steps=10),
+    "triangular": schedules.triangular(0.01, peak=0.1, steps=5),
+    "cyclic": schedules.cyclic(0.01, peak=0.1, steps=5, mode="exp_range", rate=0.01),
+    "sgdr": schedules.sgdr(0.1, first_cycle=5, mult=2, decay=0.9),
+    "snapshot": schedules.snapshot(0.1, steps=20, cycles=4),
+    "one_cycle": schedules.one_cycle(0.1, steps=20),
     "warmup": schedules.warmup(schedules.cosine(0.1, steps=10), steps=3),
+    "goyal_warmup": schedules.goyal_warmup(0.1, 8, steps=5),
     "join": schedules.join([0.1, schedules.cosine(0.1, steps=10)], [5]),
+    "stretch": schedules.stretch(schedules.cosine(0.1, steps=10), 2.5),
+    "scale_with_batch": schedules.scale_with_batch(schedules.cosine(0.1, steps=10), 512),
 }
 
 CLASSES, VALUES = np.array([0, 2, 1, 2], np.int32), np.ones((4, 3), np.float32)
@@ -158,8 +232,15 @@ AUGMENTATIONS = {
 
 # Public functions that make none of these.
 OTHERS = {
-    nn: {"build", "constructor", "describe", "rewrite", "split_taps", "summary", "tap"},
-    optim: {"eval_params", "grad_params", "learning_rate"},
+    nn: {
+        *("build", "constructor", "describe", "recompute_batch_stats", "rewrite", "split_taps"),
+        *("summary", "tap"),
+    },
+    optim: {
+        *("check_gradients", "eval_params", "grad_params", "kernels", "learning_rate", "report"),
+        "minimize",
+    },
+    schedules: {"check_robbins_monro"},
     losses: {"at_class", "check_labels"},
     metrics: {"ratio"},
 }

@@ -8,12 +8,13 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
-from training import compiles, images, small_net
+from training import compiles, images, same_bytes, small_net
 
 from jaxtrain import losses, metrics, models, nn, optim, schedules, train
 from jaxtrain.data import ArrayDataset
-from jaxtrain.errors import NonFinite
+from jaxtrain.errors import ConfigError, NonFinite
 from jaxtrain.train import _fit
 
 
@@ -52,12 +53,56 @@ def test_a_remainder_shorter_than_k_compiles_one_more():
     assert collections.Counter(names) == FOUR | {"many": 2}
 
 
-def test_averaged_params_are_one_program_more(tmp_path):
-    tx = optim.momentum(0.05, nesterov="shifted")
+AVERAGED = optim.momentum(0.05, nesterov="shifted")
+
+
+@pytest.mark.parametrize(
+    "net, more",
+    [
+        (small_net(), {"_averaged": 1, "add_up": 1}),
+        (nn.serial(nn.conv(2, 3), nn.global_avg_pool(), nn.dense(3)), {"_averaged": 1}),
+    ],
+    ids=["batch_norm", "no batch_norm"],
+)
+def test_averaged_params_are_one_program_more_and_statistics_another(net, more, tmp_path):
+    options = {"directory": tmp_path, "save_every": 3, "steps_per_call": 3, "test": images(10)}
     jax.clear_caches()
     with compiles() as names:
-        fit(make_step(tx=tx), directory=tmp_path, save_every=3, steps_per_call=3)
-    assert collections.Counter(names) == {"init": 1, "<lambda>": 1, "many": 1, "_averaged": 1}
+        fit(make_step(net, AVERAGED), **options)
+    assert collections.Counter(names) == FOUR | more
+
+
+def plateau(**options):
+    tx = optax.chain(optim.momentum(0.05), optim.reduce_on_plateau(**options), optim.ema(0.5))
+    return make_step(models.mlp([4, 3], batch_norm=True), tx)
+
+
+def test_the_loss_on_validation_examples_is_reported_to_the_plateau(tmp_path):
+    """Whatever is not a tenth of the best cuts the rate; a resumed run knows what was reported."""
+    step = plateau(patience=1, threshold=0.9, factor=0.5)
+    options = {"validation": images(12), "epochs": 6, "directory": tmp_path, "save_every": 3}
+    run = fit(step, **options)
+    rows = [row for row in run.history if "validation_loss" in row]
+    assert len(rows) == 6 and all(0 <= row["validation_accuracy"] <= 1 for row in rows)
+    state = optim.reduce_on_plateau(patience=1, threshold=0.9, factor=0.5).init(0.0)
+    for row in rows:
+        state = optim.report(state, row["validation_loss"])
+    found = run.ts.opt_state[1]
+    assert jax.device_get(found) == jax.device_get(state)
+    assert 0 < float(found.learning_rate_scale) < 1
+    (tmp_path / "checkpoints" / "18.json").unlink()
+    again = fit(step, **options, resume=True)
+    assert same_bytes(again.ts.opt_state, run.ts.opt_state) and again.history == run.history
+
+
+@pytest.mark.fast
+def test_a_plateau_needs_a_validation_loss():
+    with pytest.raises(
+        ConfigError, match="fit: validation and its loss must be given .*None; pass"
+    ):
+        fit(plateau())
+    with pytest.raises(ConfigError, match=r"got \['accuracy'\]; .* a measure \"loss\""):
+        fit(plateau(), validation=images(12), measures={"accuracy": metrics.accuracy})
 
 
 @pytest.fixture(scope="module")

@@ -82,7 +82,7 @@ def public(module):
     [
         (nn, {case.layer.kind for case in LAYERS.values()}),
         (models, set(MODELS)),
-        (optim, {name.split(",")[0] for name in TRANSFORMATIONS}),
+        (optim, {name.split(",")[0] for name in TRANSFORMATIONS | catalogue.FULL_BATCH}),
         (schedules, set(catalogue.SCHEDULES)),
         (losses, set(catalogue.LOSSES)),
         (metrics, set(catalogue.METRICS)),

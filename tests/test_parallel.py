@@ -141,6 +141,32 @@ def test_with_keys_by_position_the_masks_follow_the_device(reference, monkeypatc
     assert differs(seen, reference["momentum"][1])
 
 
+WHOLE_BATCH = {
+    "lbfgs": lambda: optim.lbfgs(),
+    "bfgs": lambda: optim.bfgs(),
+    "newton": lambda: optim.newton(damping=1.0),
+    "newton with a line search": lambda: optim.newton(damping=1.0, line_search="strong_wolfe"),
+    "saddle-free newton": lambda: optim.newton(damping=1.0, saddle_free=True),
+}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in ("lbfgs", "newton") else pytest.mark.nightly)
+        for name in WHOLE_BATCH
+    ],
+)
+def test_line_searches_and_hessians_are_those_of_the_whole_batch(name):
+    norm = [nn.batch_norm()] if name == "lbfgs" else []
+    net = nn.serial(nn.flatten(), nn.dense(2, bias=not norm), *norm, jnp.tanh, nn.dense(3))
+    step = train.make_step(net, losses.softmax_cross_entropy, WHOLE_BATCH[name]())
+    one = trajectory("single", 1, step=step, steps=4)
+    assert (np.diff(one[1]["loss"].value) != 0).all()
+    # A search stops where its tests say; up to there, rounding times a condition of a thousand.
+    assert distance(trajectory("shard_map", 8, step=step, steps=4), one) <= 1e-9
+
+
 def dense_step(**options):
     net = nn.serial(nn.flatten(), nn.dense(5), jax.nn.relu, nn.dropout(0.2), nn.dense(3))
     return train.make_step(net, losses.softmax_cross_entropy, optim.momentum(0.05), **options)

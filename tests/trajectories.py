@@ -95,10 +95,15 @@ def float32_steps_equal_float64(tx, roundings=20):
 
 def one_weight(tx, gradients, *, dtype=jnp.float64):
     """The positions of one weight from 0 under given gradients, and the last state."""
-    w = jnp.zeros((), dtype)
-    state, positions = tx.init(w), []
-    for g in gradients:
-        updates, state = tx.update(jnp.asarray(g, dtype), state, w)
+
+    def step(carry, g):
+        w, state = carry
+        updates, state = tx.update(g, state, w)
         w = optax.apply_updates(w, updates)
-        positions.append(float(w))
-    return positions, state
+        return (w, state), w
+
+    w, gradients = jnp.zeros((), dtype), jnp.asarray(gradients, dtype)
+    (_, state), positions = jax.jit(functools.partial(jax.lax.scan, step))(
+        (w, tx.init(w)), gradients
+    )
+    return positions.tolist(), state

@@ -1,6 +1,7 @@
 """Layers: pure `init` / `apply` pairs, and what combines, changes and inspects them."""
 
 from jaxtrain.nn import initializers as initializers
+from jaxtrain.nn._batch_stats import recompute_batch_stats as recompute_batch_stats
 from jaxtrain.nn._combine import cast as cast
 from jaxtrain.nn._combine import frozen as frozen
 from jaxtrain.nn._combine import pad_shortcut as pad_shortcut

@@ -92,8 +92,7 @@ def batch_norm(
         if ctx.train and not frozen:
             count, mean, m2 = moments(z, ctx)
             var = m2 / jnp.maximum(count, 1)
-            new_var = m2 / jnp.maximum(count - 1, 1) if unbiased else var
-            new = {"mean": mean, running: new_var if running == "var" else jnp.sqrt(new_var)}
+            new = statistics(count, mean, m2, unbiased=unbiased, running=running)
             state = {k: _average(state[k], new[k], decay, count) for k in state}
         else:
             mean, var = state["mean"], state["var"] if "var" in state else state["std"] ** 2
@@ -113,6 +112,12 @@ def batch_norm(
 def _average(old, new, decay, count):
     new = lax.stop_gradient(new).astype(old.dtype)
     return jnp.where(count > 0, decay * old + (1 - decay) * new, old)
+
+
+def statistics(count, mean, m2, *, unbiased: bool, running: str) -> dict[str, jax.Array]:
+    """Returns what the state averages: the mean, and the variance or standard deviation."""
+    var = m2 / jnp.maximum(count - 1 if unbiased else count, 1)
+    return {"mean": mean, running: var if running == "var" else jnp.sqrt(var)}
 
 
 def moments(x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -150,9 +155,14 @@ def moments(x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array, jax.Array
     here = jnp.arange(devices, dtype=jnp.int32) == lax.axis_index(ctx.axis_name)
     row = jnp.stack([jnp.broadcast_to(count, mean.shape), mean, m2])
     rows = lax.psum(jnp.where(here[:, None, None], row[None], 0), ctx.axis_name)
-    n, mean_d, m2_d = rows[:, 0], rows[:, 1], rows[:, 2]
-    count = n[:, 0].sum()
-    delta = mean_d - mean_d[:1]
+    counts, mean, m2 = combine(rows[:, 0], rows[:, 1], rows[:, 2])
+    return counts[0], mean, m2
+
+
+def combine(n: jax.Array, mean: jax.Array, m2: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Joins the counts, means and m2s of parts, each (parts, ..., features), by Chan's formula."""
+    count = n.sum(0)
+    delta = mean - mean[:1]
     mean_delta = (n * delta).sum(0) / jnp.maximum(count, 1)
-    m2 = (m2_d + n * (delta - mean_delta[None]) ** 2).sum(0)
-    return count, mean_d[0] + mean_delta, m2
+    m2 = (m2 + n * (delta - mean_delta[None]) ** 2).sum(0)
+    return count, mean[0] + mean_delta, m2

@@ -1,4 +1,4 @@
-"""Adam and AMSGrad."""
+"""Adam, AMSGrad and AdamW."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,14 @@ from jax.typing import ArrayLike
 
 from jaxtrain import _check
 from jaxtrain.schedules import Schedule
+from jaxtrain.tree import Rule
 
+from . import _decay
 from ._base import (
     as_float,
     linear,
     one_minus_power,
-    ratio,
+    over_root,
     scale_by_learning_rate,
     scaled,
     square,
@@ -108,12 +110,8 @@ def scale_by_adam(
         # (sqrt(v) + eps) / sqrt(c2) = sqrt(v_hat) + eps / sqrt(c2)
         eps_hat = as_float(eps) / (jnp.sqrt(c2) if eps_mode == "uncorrected" else 1)
 
-        def step(g, m_hat, v_hat):
-            e = eps_hat.astype(v_hat.dtype)
-            root = jnp.sqrt(v_hat + e) if eps_mode == "inside" else jnp.sqrt(v_hat) + e
-            return ratio(m_hat, root).astype(jnp.result_type(g))
-
-        updates = jax.tree.map(step, updates, scaled(1 / c1, m, m), v_hat)
+        inside = eps_mode == "inside"
+        updates = over_root(scaled(1 / c1, m, m), v_hat, eps_hat, updates, eps_in_sqrt=inside)
         return updates, AdamState(t, m, v, v_max)
 
     return optax.GradientTransformation(init, update)
@@ -157,3 +155,55 @@ def adam(
         amsgrad=amsgrad,
     )
     return optax.chain(scale, scale_by_learning_rate(learning_rate))
+
+
+def adamw(
+    learning_rate: Schedule | ArrayLike,
+    *,
+    weight_decay: Schedule | ArrayLike = 1e-2,
+    rule: Rule | None = None,
+    b1: ArrayLike = 0.9,
+    b2: ArrayLike = 0.999,
+    eps: ArrayLike = 1e-8,
+    bias_correction: bool = True,
+    eps_mode: str = "outside",
+    amsgrad: str | None = None,
+) -> optax.GradientTransformation:
+    """Makes Adam with decoupled decay: `w = w - learning_rate * (update + weight_decay * w)`.
+
+    The decay meets no moment: it shrinks all params alike, however large their gradients.
+
+    Args:
+      learning_rate: a number > 0, a schedule, or a traced array; 1e-3 is the usual start.
+      weight_decay: >= 0, a number, a schedule, or a traced array.
+      rule: which params decay, as in `optim.weight_decay`: None means kernels, "*" all.
+      b1, b2, eps, bias_correction, eps_mode, amsgrad: as in `scale_by_adam`, whose update this is.
+
+    Returns:
+      The optimizer; its update needs the params.
+
+    Raises:
+      ConfigError: an argument is out of range or, from init, the rule chooses nothing.
+
+    Example:
+      >>> tx = adamw(0.1, weight_decay=0.5)
+      >>> params = {"kernel": jnp.array(2.0), "bias": jnp.array(2.0)}
+      >>> grads = {"kernel": jnp.array(1.0), "bias": jnp.array(1.0)}
+      >>> updates, state = tx.update(grads, tx.init(params), params)
+      >>> {name: round(float(u), 4) for name, u in updates.items()}
+      {'bias': -0.1, 'kernel': -0.2}
+
+    References:
+      Loshchilov and Hutter, Decoupled Weight Decay Regularization, 2019: there the decay is
+      multiplied by the schedule of the rate, not by the rate itself.
+    """
+    scale = scale_by_adam(
+        b1=b1,
+        b2=b2,
+        eps=eps,
+        bias_correction=bias_correction,
+        eps_mode=eps_mode,
+        amsgrad=amsgrad,
+    )
+    decay = _decay.weight_decay(weight_decay, rule=rule)
+    return optax.chain(scale, decay, scale_by_learning_rate(learning_rate))

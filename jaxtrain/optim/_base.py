@@ -1,5 +1,6 @@
 """What all optimizers share: the learning rate, read-outs of the state, and mixed-type sums."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,13 @@ class LearningRateState(NamedTuple):
 
     count: jax.Array  # type: ignore[assignment]
     learning_rate: jax.Array
+
+
+def as_rate(where: str, learning_rate: Schedule | ArrayLike) -> Schedule:
+    """Makes a schedule of a learning rate, which as a number must be > 0."""
+    if not callable(learning_rate):
+        _check.positive(where, "learning_rate", learning_rate)
+    return as_schedule(learning_rate)
 
 
 def scale_by_learning_rate(
@@ -40,9 +48,7 @@ def scale_by_learning_rate(
       >>> updates.tolist(), state.count.item(), state.learning_rate.item()
       ([-0.5, -0.5], 1, 0.5)
     """
-    if not callable(learning_rate):
-        _check.positive("scale_by_learning_rate", "learning_rate", learning_rate)
-    schedule = as_schedule(learning_rate)
+    schedule = as_rate("scale_by_learning_rate", learning_rate)
 
     def init(params):
         count = jnp.zeros((), jnp.int32)
@@ -65,6 +71,8 @@ def _having(name, opt_state):
 def learning_rate(opt_state: optax.OptState) -> jax.Array:
     """Reads the rate of the last update; before any, that of the first.
 
+    What `reduce_on_plateau` has cut it to, where that stands beside the optimizer.
+
     Args:
       opt_state: the state of one optimizer, however it is wrapped.
 
@@ -83,7 +91,10 @@ def learning_rate(opt_state: optax.OptState) -> jax.Array:
         fix = "pass the state of one jaxtrain optimizer"
         rule = "a state with one learning rate"
         _check.fail("learning_rate", "opt_state", rule, len(found), fix, StateError)
-    return found[0].learning_rate
+    rate = found[0].learning_rate
+    for state in _having("learning_rate_scale", opt_state):
+        rate = rate * state.learning_rate_scale
+    return rate
 
 
 def grad_params(params: optax.Params, opt_state: optax.OptState) -> optax.Params:
@@ -136,6 +147,12 @@ def eval_params(params: optax.Params, opt_state: optax.OptState) -> optax.Params
     return params
 
 
+def require_params(where: str, params: optax.Params | None) -> None:
+    """Checks that an update was given the params, which optax leaves optional."""
+    if params is None:
+        _check.fail(where, "params", "given to update", None, "call update(updates, state, params)")
+
+
 def accumulator(x: Any) -> Any:
     """Gives the type in which moments of x are kept: its own, but at least float32."""
     dtype = jnp.result_type(x)
@@ -147,9 +164,16 @@ def widened(tree: Any) -> Any:
     return jax.tree.map(lambda x: jnp.asarray(x, accumulator(x)), tree)
 
 
+def filled(params: optax.Params, value: ArrayLike) -> optax.Params:
+    """Gives moments of one value."""
+    return jax.tree.map(
+        lambda p: jnp.full_like(p, jnp.asarray(value, accumulator(p)), dtype=accumulator(p)), params
+    )
+
+
 def zeros(params: optax.Params) -> optax.Params:
     """Gives moments of value 0."""
-    return jax.tree.map(lambda p: jnp.zeros_like(p, dtype=accumulator(p)), params)
+    return filled(params, 0)
 
 
 def square(tree: Any) -> Any:
@@ -176,29 +200,53 @@ def linear(a: ArrayLike, x: Any, b: ArrayLike, y: Any) -> Any:
     return jax.tree.map(leaf, x, y)
 
 
+def dot(x: Any, y: Any) -> jax.Array:
+    """Computes the inner product of two trees, in the default float type."""
+
+    def leaf(x, y):
+        return as_float(jnp.vdot(x, y, precision="highest"))
+
+    return sum(jax.tree.leaves(jax.tree.map(leaf, widened(x), widened(y))), as_float(0))
+
+
 def ratio(x: jax.Array, y: jax.Array) -> jax.Array:
     """Computes `x / y`, 0 where y is 0: eps = 0 is allowed, and a zero gradient moves nothing."""
     return jnp.where(y == 0, 0, x / jnp.where(y == 0, 1, y))
 
 
-def move(params: optax.Params, step: jax.Array, direction: optax.Params) -> optax.Params:
-    """Computes `params + step * direction`, leaving params alone where the direction is masked."""
+def over_root(
+    x: Any, v: Any, eps: ArrayLike, like: Any, *, eps_in_sqrt: bool = False
+) -> optax.Updates:
+    """Computes `x / (sqrt(v) + eps)` or `x / sqrt(v + eps)` leaf by leaf, in types of `like`."""
+
+    def leaf(x, v, like):
+        e = jnp.asarray(eps, v.dtype)
+        root = jnp.sqrt(v + e) if eps_in_sqrt else jnp.sqrt(v) + e
+        return ratio(x, root).astype(jnp.result_type(like))
+
+    return jax.tree.map(leaf, widened(x), v, like)
+
+
+def unmasked(f: Callable, tree: Any, params: optax.Params) -> optax.Params:
+    """Maps `f(leaf, param)`, leaving params alone where the tree is masked or has a hole."""
 
     def is_masked(node):
-        return isinstance(node, optax.MaskedNode)
+        return node is None or isinstance(node, optax.MaskedNode)
 
     try:
         return jax.tree.map(
-            lambda d, p: p if is_masked(d) else linear(1, p, step, d),
-            direction,
-            params,
-            is_leaf=is_masked,
+            lambda leaf, p: p if is_masked(leaf) else f(leaf, p), tree, params, is_leaf=is_masked
         )
     except ValueError as error:
         raise StateError(
             "grad_params, eval_params: params must be the tree that the optimizer was initialized "
             "with, got another structure; do not hide it with optax.flatten"
         ) from error
+
+
+def move(params: optax.Params, step: jax.Array, direction: optax.Params) -> optax.Params:
+    """Computes `params + step * direction`, leaving params alone where the direction is masked."""
+    return unmasked(lambda d, p: linear(1, p, step, d), direction, params)
 
 
 def one_minus_power(decay: ArrayLike, count: jax.Array) -> jax.Array:

@@ -12,6 +12,8 @@ from jaxtrain import _check
 
 Schedule = Callable[[ArrayLike], jax.Array]
 
+LAST = 2**31 - 1  # the largest count
+
 
 def as_float(x: Any) -> jax.Array:
     """Casts to the default float type: float64 under x64, else float32."""
@@ -24,10 +26,25 @@ def as_count(count: Any) -> jax.Array:
     In int32 because float32 cannot tell counts above 2^24 apart.
     """
     if not isinstance(count, jax.Array):
-        count = np.minimum(np.asarray(count), np.int32(2**31 - 1))
+        count = np.minimum(np.asarray(count), np.int32(LAST))
     if not jnp.issubdtype(count.dtype, jnp.integer):
         _check.fail("schedule", "count", "an integer", count, error=TypeError)
     return jnp.asarray(count, jnp.int32)
+
+
+def progress(count: Any, steps: int) -> jax.Array:
+    """Computes `t = min(count, steps) / steps`."""
+    return as_float(jnp.minimum(as_count(count), steps)) / steps
+
+
+def mix(a: Any, b: Any, t: jax.Array) -> jax.Array:
+    """Computes `(1 - t) * a + t * b`: exactly a at t = 0, exactly b at t = 1."""
+    return (1 - t) * as_float(a) + t * as_float(b)
+
+
+def half_cosine(t: jax.Array) -> jax.Array:
+    """Rises from 0 to 1 with t, level at both ends."""
+    return (1 - jnp.cos(jnp.pi * t)) / 2
 
 
 def constant(value: ArrayLike) -> Schedule:

@@ -2,6 +2,7 @@
 
 from jaxtrain.train._checkpoint import Checkpoints as Checkpoints
 from jaxtrain.train._evaluate import evaluate as evaluate
+from jaxtrain.train._evaluate import evaluation_state as evaluation_state
 from jaxtrain.train._evaluate import evaluator as evaluator
 from jaxtrain.train._evaluate import predict as predict
 from jaxtrain.train._files import read_config as read_config

@@ -7,11 +7,78 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxtrain import nn, optim
+from jaxtrain import _check, nn, optim
 from jaxtrain.data import ArrayDataset, Order
+from jaxtrain.data._order import permutation
+from jaxtrain.nn._batch_stats import adding_up, batch_norms, with_totals
 from jaxtrain.train._load import Model
 from jaxtrain.train._parallel import Run, fetched, take
-from jaxtrain.train._step import EvalStep, TrainState
+from jaxtrain.train._step import EvalStep, Step, TrainState
+
+
+@jax.jit
+def _averaged(ts: TrainState) -> Any:
+    """Returns the params to evaluate with, None where they are those that are trained."""
+    params = optim.eval_params(ts.params, ts.opt_state)
+    return None if params is ts.params else params
+
+
+def averages(ts: TrainState) -> bool:
+    """Tells whether the params to evaluate with are others than those that are trained."""
+    return jax.eval_shape(_averaged, ts) is not None
+
+
+def evaluation_state(
+    run: Run, step: Step, dataset: ArrayDataset, *, examples: int = 8192, batch_size: int = 1024
+) -> Callable[[TrainState], TrainState]:
+    """Compiles what a state has to go through before it is evaluated: `f(ts) -> ts`.
+
+    Where the optimizer asks for other params than it trains (`optim.eval_params`), they take the
+    place of those, and BatchNorm's statistics that of the running ones, which are of other
+    activations: see `nn.recompute_batch_stats`. The result has no optimizer state. Else f returns
+    ts itself, at no cost.
+
+    Args:
+        run: where to run, from `parallelize`.
+        step: from `make_step`.
+        dataset: the training examples, of which the statistics are; they are not augmented.
+        examples: how many at most, always the same ones, chosen at random.
+        batch_size: examples per call over all devices, rounded up to a multiple of their number.
+
+    Returns:
+        A function from a TrainState to the one to give to `evaluate` and `predict`.
+    """
+    _check.integer("evaluation_state", "examples", examples)
+    _check.integer("evaluation_state", "batch_size", batch_size)
+    net, size = step.compute, _shared(min(batch_size, examples, len(dataset)), run)
+    apply = adding_up(net).apply
+
+    def add_up(params, state, data, index, axis_name=None):
+        batch = take(data, index)
+        ctx = nn.Context(False, None, batch["index"], batch["mask"], axis_name)
+        return apply(params, state, batch["image"], ctx)[1]
+
+    add_up = run.spread(add_up, (None, None, None, 0))
+
+    @functools.cache
+    def images():
+        chosen = permutation(len(dataset), 0, 0)[:examples]
+        return len(chosen), run.put({"image": dataset[chosen].image})
+
+    def to_evaluate(ts: TrainState) -> TrainState:
+        if not averages(ts):
+            return ts
+        ts = ts._replace(params=_averaged(ts), opt_state=())
+        if not batch_norms(net):
+            return ts
+        n, data = images()
+        state = run.put(with_totals(net, ts.state))
+        for index in _batches(n, size):
+            # One at a time: XLA on CPU aborts when too many collectives wait for each other.
+            state = jax.block_until_ready(add_up(ts.params, state, data, index))
+        return ts._replace(state=nn.split_taps(state)[0])
+
+    return to_evaluate
 
 
 def evaluator(run: Run, step: EvalStep, dataset: ArrayDataset, *, batch_size: int) -> Callable:
@@ -35,11 +102,9 @@ def evaluator(run: Run, step: EvalStep, dataset: ArrayDataset, *, batch_size: in
         return step.apply(ts, take(data, index), axis_name)
 
     one = run.spread(one, (None, None, 0))
-    order = Order(len(dataset), min(batch_size, len(dataset)), shuffle=False)
 
     def evaluate(ts: TrainState) -> dict[str, Any]:
-        batches = (_padded(order.indices(i), batch_size) for i in range(order.steps_per_epoch))
-        records = fetched(one(ts, data, index) for index in batches)
+        records = fetched(one(ts, data, index) for index in _batches(len(dataset), batch_size))
         return functools.reduce(lambda a, b: jax.tree.map(np.add, a, b), records)
 
     return evaluate
@@ -53,15 +118,14 @@ def evaluate(
     Args:
         run: where to run, from `parallelize`.
         step: from `make_eval_step`.
-        ts: the state.
+        ts: the state, if need be from `evaluation_state`.
         dataset: the examples, each counted once.
         batch_size: examples per call over all devices, rounded up to a multiple of their number.
 
     Returns:
         A dict of records as in `jaxtrain.metrics`, on the host.
     """
-    n = run.mesh.size
-    return evaluator(run, step, dataset, batch_size=-(-batch_size // n) * n)(ts)
+    return evaluator(run, step, dataset, batch_size=_shared(batch_size, run))(ts)
 
 
 def predict(
@@ -76,17 +140,24 @@ def predict(
 
     Args:
         net: the layer.
-        ts: a TrainState, or the Model that `load` returned.
+        ts: a TrainState, or a Model as `load` returns it. Where the optimizer averages params and
+            the net has BatchNorm, the one that `evaluation_state` made, or the `model` of a Fit.
         x: the inputs, a pytree of host arrays with a leading axis of any length.
         batch_size: examples per call over all devices; the last call is filled up.
         run: where to run, from `parallelize`; None means the default device.
 
     Returns:
         The outputs, NumPy arrays with the leading axis of x.
+
+    Raises:
+        ConfigError: BatchNorm's statistics are of other params than those to evaluate with.
     """
+    if isinstance(ts, TrainState) and batch_norms(net) and averages(ts):
+        fix = "pass the model of a Fit, or evaluation_state(run, step, dataset)(ts)"
+        got = "one whose optimizer evaluates other params than it trains"
+        _check.fail("predict", "ts", "a state with the statistics of its params", got, fix)
     n = len(jax.tree.leaves(x)[0])
-    devices = 1 if run is None else run.mesh.size
-    size = -(-min(batch_size, n) // devices) * devices
+    size = _shared(min(batch_size, n), run)
     f = _forward(net, run)
     weights = (ts.params, ts.state, getattr(ts, "opt_state", ()))
 
@@ -114,5 +185,15 @@ def _forward(net: nn.Layer, run: Run | None) -> Callable:
     return jax.jit(forward) if run is None else run.spread(forward, (None, 0))
 
 
-def _padded(index: np.ndarray, size: int) -> np.ndarray:
-    return np.concatenate([index, np.full(size - len(index), -1, np.int32)])
+def _shared(size: int, run: Run | None) -> int:
+    """Returns the batch size rounded up to a multiple of the number of devices."""
+    devices = 1 if run is None else run.mesh.size
+    return -(-size // devices) * devices
+
+
+def _batches(n: int, size: int) -> Iterator[np.ndarray]:
+    """Yields 0..n-1 in batches of one size, the last filled up with -1."""
+    order = Order(n, min(size, n), shuffle=False)
+    for i in range(order.steps_per_epoch):
+        index = order.indices(i)
+        yield np.concatenate([index, np.full(size - len(index), -1, np.int32)])

@@ -21,9 +21,11 @@ from jax.experimental import multihost_utils
 from jaxtrain import _check, metrics, nn, optim, tree
 from jaxtrain.data import ArrayDataset, Order
 from jaxtrain.errors import DataError, NonFinite
+from jaxtrain.optim._base import _having
 from jaxtrain.train._checkpoint import Checkpoints
-from jaxtrain.train._evaluate import evaluator
+from jaxtrain.train._evaluate import averages, evaluation_state, evaluator
 from jaxtrain.train._files import MetricsFile, check_config, locked, read_config
+from jaxtrain.train._load import Model
 from jaxtrain.train._nonfinite import first_nonfinite
 from jaxtrain.train._parallel import IN_FLIGHT, Run, complete, parallelize
 from jaxtrain.train._processes import barrier
@@ -37,6 +39,8 @@ class Fit:
 
     Attributes:
         ts: the last state.
+        model: the network as it is to be evaluated: its params and state are those of `ts`, or what
+            `evaluation_state` made of them.
         history: rows of numbers by step, those of `metrics.jsonl`.
         run: the compiled step and its devices.
         seconds: wall-clock time of the loop, with compilation.
@@ -44,6 +48,7 @@ class Fit:
     """
 
     ts: TrainState
+    model: Model
     history: list[dict[str, Any]]
     run: Run
     seconds: float
@@ -62,6 +67,7 @@ def fit(
     batch_size: int = 128,
     seed: int = 0,
     test: ArrayDataset | None = None,
+    validation: ArrayDataset | None = None,
     measures: Mapping[str, Callable] | None = None,
     how: str | None = None,
     devices: int | Sequence[jax.Device] | None = None,
@@ -81,6 +87,10 @@ def fit(
     at any instant and is resumed ends with the bytes of one that was not. SIGTERM and Ctrl-C save
     before they leave.
 
+    Evaluations, checkpoints for `load` and the `model` that is returned are of the params that the
+    optimizer asks to evaluate with, such as averages, and of BatchNorm statistics recomputed for
+    them (`evaluation_state`).
+
     Args:
         step: from `make_step`.
         dataset: the training examples.
@@ -88,8 +98,10 @@ def fit(
         batch_size: examples per step over all devices; a multiple of their number.
         seed: of the initial params, the order and all sampling, in [0, 2**32).
         test: examples to evaluate on, every `eval_every` steps and at the end.
-        measures: metrics for `test` by name, `f(outputs, targets, mask) -> record`; None means the
-            mean loss, and accuracy where targets are class numbers.
+        validation: further examples, evaluated together with `test`; their mean loss is reported to
+            the optimizer's `reduce_on_plateau`, where it has one.
+        measures: metrics for `test` and `validation` by name, `f(outputs, targets, mask) ->
+            record`; None means the mean loss, and accuracy where targets are class numbers.
         how: as in `parallelize`; None means "shard_map", or "single" for dense nets on CPU.
         devices: as in `parallelize`.
         steps_per_call: training steps per dispatch; None chooses by backend and network.
@@ -152,15 +164,19 @@ def fit(
     if batch_size % n:
         fix = f"{batch_size // n * n or n} and {-(-batch_size // n) * n} are"
         _check.fail("fit", "batch_size", f"a multiple of the {n} devices", batch_size, fix)
-    _check_fits(step, abstract, dataset, test, batch_size // n)
-    evaluate = None
-    if test is not None:
-        evaluate = evaluator(
+    parts = {"test": test, "validation": validation}
+    held_out = {name: part for name, part in parts.items() if part is not None}
+    _check_fits(step, abstract, {"dataset": dataset, **held_out}, batch_size // n)
+    report = _reporter(run, abstract.opt_state, validation, measures)
+    evaluators = {
+        name: evaluator(
             run,
-            make_eval_step(step.net, _measures(step, test, measures), precision=step.precision),
-            test,
-            batch_size=-(-min(1024, len(test)) // n) * n,
+            make_eval_step(step.net, _measures(step, part, measures), precision=step.precision),
+            part,
+            batch_size=-(-min(1024, len(part)) // n) * n,
         )
+        for name, part in held_out.items()
+    }
     settings = {
         "batch_size": batch_size,
         "epochs": epochs,
@@ -170,6 +186,7 @@ def fit(
         "precision": step.precision,
         "net": _described(step.net),
         "data": fingerprint(dataset),
+        **({} if validation is None else {"validation": fingerprint(validation)}),
         **(config or {}),
     }
     writes = jax.process_index() == 0
@@ -191,7 +208,7 @@ def fit(
         began = time.monotonic()
         at, offset, sums = 0, 0, {}
         if checkpoints is not None and checkpoints.latest() is not None:
-            at, kept, host = checkpoints.restore(_kept(abstract))
+            at, kept, host = checkpoints.restore(_kept(abstract, abstract))
             ts = kept["ts"]
             offset, sums = host["metrics_bytes"], host["sums"]
         else:
@@ -221,8 +238,15 @@ def fit(
                         " state is that before them; try a lower learning rate or clipping"
                     )
 
+        to_evaluate = evaluation_state(run, step, dataset)
+
+        @functools.lru_cache(maxsize=1)  # evaluations and saves often fall on one step
+        def evaluated(at: int) -> TrainState:
+            return to_evaluate(ts)
+
         def save(checkpoints: Checkpoints) -> None:
-            checkpoints.save(at, _kept(ts), {"metrics_bytes": log.sync(), "sums": record.sums})
+            host = {"metrics_bytes": log.sync(), "sums": record.sums}
+            checkpoints.save(at, _kept(ts, evaluated(at)), host)
 
         bar.start(at)
         saved, calls, compiled = at, 0, set()
@@ -244,12 +268,19 @@ def fit(
                 fetch(0)
                 clock.skip()
             due = {name: at == total or at // n > before // n for name, n in every.items()}
-            if due["eval"] and evaluate is not None:
+            if due["eval"] and evaluators:
                 fetch(0)
                 clock.lap(0)
-                values = {f"test_{name}": _number(r) for name, r in evaluate(ts).items()}
+                values = {
+                    f"{part}_{name}": _number(record)
+                    for part, evaluate in evaluators.items()
+                    for name, record in evaluate(evaluated(at)).items()
+                }
                 log.write({"step": at, **values})
                 bar.show(values)
+                if report is not None:
+                    loss = np.array(values["validation_loss"], float)  # None is NaN
+                    ts = ts._replace(opt_state=report(ts.opt_state, loss))
                 clock.skip()
             if due["save"] and checkpoints is not None:
                 fetch(0)
@@ -263,7 +294,9 @@ def fit(
             checkpoints.wait()
         if stop:
             raise KeyboardInterrupt if stop == [signal.SIGINT] else SystemExit(128 + stop[0])
-        return Fit(ts, log.rows, run, time.monotonic() - began, clock.rate)
+        shown = evaluated(at)
+        model = Model(step.net, shown.params, shown.state)
+        return Fit(ts, model, log.rows, run, time.monotonic() - began, clock.rate)
 
 
 def fingerprint(dataset: ArrayDataset) -> str:
@@ -350,15 +383,13 @@ def _examples(dataset: ArrayDataset, n: int) -> dict[str, Any]:
     return complete(jax.tree.map(lambda x: x[:n], {"image": dataset.image, "label": dataset.label}))
 
 
-def _check_fits(step: Step, ts: TrainState, dataset, test, batch_size: int) -> None:
+def _check_fits(step: Step, ts: TrainState, parts, batch_size: int) -> None:
     """Traces the step on the shapes of one device's batch, and compares labels with outputs."""
-    batch = _examples(dataset, batch_size)
+    batch = _examples(parts["dataset"], batch_size)
     image = batch["image"]
     outputs, _ = jax.eval_shape(lambda ts: step.net.apply(ts.params, ts.state, image, nn.EVAL), ts)
     classes = getattr(outputs, "shape", (0,))[-1]
-    for name, part in {"dataset": dataset, "test": test}.items():
-        if part is None:
-            continue
+    for name, part in parts.items():
         got, rule = (jax.tree.map(lambda x: x.shape[1:], x) for x in (part.image, image))
         if got != rule:
             rule = f"of the training images' shape {rule}"
@@ -386,28 +417,35 @@ def _stored_k(folder: pathlib.Path | None, resume: bool) -> int | None:
     return read_config(folder).get("steps_per_call")
 
 
-def _measures(step: Step, test: ArrayDataset, measures):
+def _measures(step: Step, part: ArrayDataset, measures):
     if measures is not None:
         return measures
     chosen: dict[str, Callable] = {"loss": functools.partial(metrics.mean_loss, loss=step.loss)}
-    if test.classes is not None:
+    if part.classes is not None:
         chosen["accuracy"] = metrics.accuracy
     return chosen
 
 
-def _kept(ts: TrainState) -> dict[str, Any]:
-    """Returns what a checkpoint keeps: for `load`, also the params to evaluate with."""
-    if (params := jax.eval_shape(_averaged, ts)) is None:
+def _reporter(run: Run, opt_state, validation, measures) -> Callable | None:
+    """Compiles `f(opt_state, loss) -> opt_state` for an optimizer that waits for a plateau."""
+    if not _having("learning_rate_scale", opt_state):
+        return None
+    if validation is None or "loss" not in (measures or ["loss"]):
+        fix = 'pass validation=, and a measure "loss" if measures= are given'
+        rule = "given where the optimizer has a reduce_on_plateau"
+        _check.fail("fit", "validation and its loss", rule, validation and list(measures), fix)
+
+    def report(opt_state, loss, axis_name=None):
+        return optim.report(opt_state, loss)
+
+    return run.spread(report, (None, None), donate=(0,))
+
+
+def _kept(ts: TrainState, evaluated: TrainState) -> dict[str, Any]:
+    """Returns what a checkpoint keeps: for `load`, also averages and the state that fits them."""
+    if not averages(ts):
         return {"ts": ts}
-    abstract = isinstance(ts.step, jax.ShapeDtypeStruct)
-    return {"ts": ts, "eval_params": params if abstract else _averaged(ts)}
-
-
-@jax.jit
-def _averaged(ts: TrainState) -> Any:
-    """Returns the params to evaluate with, None where they are those that are trained."""
-    params = optim.eval_params(ts.params, ts.opt_state)
-    return None if params is ts.params else params
+    return {"ts": ts, "eval_params": evaluated.params, "eval_state": evaluated.state}
 
 
 def _described(net: nn.Layer) -> Any:

@@ -28,7 +28,7 @@ def load(directory: str | os.PathLike, *, net: nn.Layer | None = None) -> Model:
             layers of `jaxtrain.nn`.
 
     Returns:
-        A Model; params are those to evaluate with, NumPy arrays.
+        A Model; params and state are those to evaluate with, NumPy arrays.
 
     Raises:
         RunError: the folder holds no run, or its network has to be given.
@@ -54,4 +54,4 @@ def load(directory: str | os.PathLike, *, net: nn.Layer | None = None) -> Model:
         at[last] = leaf
     ts = tree["ts"]
     params = tree.get("eval_params", ts.get("params", {}))
-    return Model(net, params, ts.get("state", {}))
+    return Model(net, params, tree.get("eval_state", ts.get("state", {})))

@@ -1,0 +1,294 @@
+"""Newton, BFGS, L-BFGS and their line search against NumPy, SciPy, optax, torch and the papers."""
+
+import math
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import oracles
+import pytest
+from catalogue import FULL_BATCH
+from trajectories import START, joined, split
+
+from jaxtrain import optim, schedules
+from jaxtrain.errors import ConfigError
+
+each_method = pytest.mark.parametrize("make", FULL_BATCH.values(), ids=FULL_BATCH)
+
+
+def loss(params):
+    """A convex function of a tree whose Hessian is not constant."""
+    return sum((jnp.cosh(p.astype(float) - 1)).sum() for p in jax.tree.leaves(params))
+
+
+def history(n=25, dimensions=9):
+    """Params and gradients of a quadratic, some of them with the sign of a concave one."""
+    r = np.random.default_rng(0)
+    root = r.normal(size=(dimensions, dimensions))
+    params = START + r.normal(size=(n, dimensions))
+    gradients = params @ (root @ root.T / dimensions + 0.3 * np.eye(dimensions))
+    gradients[::6] *= -1
+    return params, gradients
+
+
+DIRECTIONS = {
+    "bfgs": (optim.scale_by_bfgs, oracles.bfgs, {}),
+    "bfgs, scaled": (optim.scale_by_bfgs, oracles.bfgs, {"scale_initial": True}),
+    "lbfgs": (optim.scale_by_lbfgs, oracles.lbfgs, {}),
+    "lbfgs, memory 3": (optim.scale_by_lbfgs, oracles.lbfgs, {"memory": 3}),
+    "lbfgs, memory 1": (optim.scale_by_lbfgs, oracles.lbfgs, {"memory": 1}),
+    "lbfgs, not scaled": (optim.scale_by_lbfgs, oracles.lbfgs, {"scale_initial": False}),
+}
+
+
+def directions(tx, params, gradients):
+    """The updates along a given history, and the last state."""
+
+    def step(state, row):
+        w, g = map(split, row)
+        updates, state = tx.update(g, state, w)
+        return state, joined(updates)
+
+    rows = jnp.asarray(params), jnp.asarray(gradients)
+    return jax.jit(lambda rows: jax.lax.scan(step, tx.init(split(rows[0][0])), rows))(rows)
+
+
+@pytest.mark.parametrize("make, oracle, options", DIRECTIONS.values(), ids=DIRECTIONS)
+def test_directions_equal_numpy(x64, make, oracle, options):
+    """Before the first pair, with a part of the memory, wrapped round, and with pairs skipped."""
+    params, gradients = history()
+    state, found = directions(make(**options), params, gradients)
+    kept = len(oracles.pairs(params, gradients))
+    assert int(state.pairs) == kept and 10 < kept < 24
+    for k, direction in enumerate(np.asarray(found)):
+        true = oracle(params[: k + 1], gradients[: k + 1], **options)
+        np.testing.assert_allclose(direction, true, rtol=0, atol=1e-10 * np.abs(true).max())
+
+
+def test_directions_in_float32():
+    """Two pairs and three products for a direction, on a quadratic of condition 4.
+
+    Each inner product of 9 terms is off by at most 9 roundings of 2^-24 of the product of its
+    lengths, which the curvatures 0.5 to 2 make up to 4 times as large as itself; a direction
+    is a sum of as many of them as there are pairs twice over.
+    """
+    r = np.random.default_rng(1)
+    params = r.normal(size=(12, 9))
+    gradients = params * np.linspace(0.5, 2, 9)
+    thin, thick = params.astype(np.float32), gradients.astype(np.float32)
+    for make, oracle in (
+        (optim.scale_by_bfgs, oracles.bfgs),
+        (optim.scale_by_lbfgs, oracles.lbfgs),
+    ):
+        _, found = directions(make(), thin, thick)
+        true = oracle(thin.astype(float), thick.astype(float))
+        bound = 9 * 4 * 2 * 10 * 2.0**-24 * np.linalg.norm(true)
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found[-1], true, rtol=0, atol=bound)
+
+
+CURVATURE = np.array([1.0, 3.0, 10.0])
+CONVEX_START = np.array([1.0, -0.5, 0.25])
+
+
+def without_search(tx, steps=20):
+    """All iterates on the sum of CURVATURE * cosh(w)."""
+
+    def step(carry, _):
+        w, state = carry
+        updates, state = tx.update(jnp.asarray(CURVATURE) * jnp.sinh(w), state, w)
+        w = optax.apply_updates(w, updates)
+        return (w, state), w
+
+    w = jnp.asarray(CONVEX_START)
+    return np.asarray(jax.lax.scan(step, (w, tx.init(w)), length=steps)[1])
+
+
+# Twenty steps towards the minimum at 0; a product with a history of condition 10 to 100 has about
+# 100 roundings of 1e-16 times that.
+PATHS = {"rtol": 0, "atol": 1e-12}
+
+
+@pytest.mark.parametrize("scale", [True, False])
+def test_equals_optax(x64, scale):
+    ours = optim.lbfgs(0.5, memory=3, scale_initial=scale, line_search=None)
+    theirs = optax.lbfgs(0.5, 3, scale_init_precond=scale, linesearch=None)
+    np.testing.assert_allclose(without_search(ours), without_search(theirs), **PATHS)
+
+
+def test_equals_torch(x64):
+    vectors = np.load(pathlib.Path(__file__).parent / "vectors" / "torch_lbfgs.npz")
+    g = CURVATURE * np.sinh(CONVEX_START)
+    # torch's first step is at most 1 long in the sum of magnitudes.
+    first = min(1, 1 / np.abs(g).sum()) / min(1, 1 / np.linalg.norm(g))
+    rate = schedules.join([0.5 * first, 0.5], [1])
+    ours = without_search(optim.lbfgs(rate, memory=3, line_search=None))
+    np.testing.assert_allclose(ours, vectors["path"], **PATHS)
+    found = optim.minimize(rosenbrock, np.full(6, -0.5), optim.lbfgs(), progress=False)
+    # Both stop where the gradient is below 1e-5, the curvature there being at least 0.1.
+    np.testing.assert_allclose(found.params, vectors["rosenbrock"], rtol=0, atol=1e-4)
+
+
+# Newton.
+
+H = np.diag([1.0, 5.0, -0.1]) + 0.3
+B = np.array([1.0, -2.0, 0.5])
+
+
+def quadratic(w, hessian=H):
+    return w @ jnp.asarray(hessian) @ w / 2 - jnp.asarray(B) @ w
+
+
+def one_step(tx, f, w):
+    """The params after one update, and the state."""
+    w = jnp.asarray(w)
+    value, grad = jax.value_and_grad(f)(w)
+    updates, state = tx.update(grad, tx.init(w), w, value=value, grad=grad, value_fn=f)
+    return np.asarray(optax.apply_updates(w, updates)), state
+
+
+@pytest.mark.parametrize("damping", [0.0, 0.5])
+@pytest.mark.parametrize("saddle_free", [False, True])
+def test_newton_equals_numpy(x64, damping, saddle_free):
+    w = np.array([0.3, -1.0, 2.0])
+    found, _ = one_step(optim.newton(0.7, damping=damping, saddle_free=saddle_free), quadratic, w)
+    direction = oracles.newton(H, H @ w - B, damping, saddle_free)
+    np.testing.assert_allclose(found, w - 0.7 * direction, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("line_search", [None, "strong_wolfe"])
+def test_newton_takes_one_step_on_a_quadratic(x64, line_search):
+    convex = H + np.eye(3)
+    for tx in (optim.newton(line_search=line_search), optim.newton(saddle_free=True)):
+        found, _ = one_step(tx, lambda w: quadratic(w, convex), [3.0, -2.0, 1.0])
+        np.testing.assert_allclose(found, np.linalg.solve(convex, B), rtol=0, atol=1e-10)
+
+
+def saddle(w):
+    return w[0] ** 2 - w[1] ** 2 / 2
+
+
+def test_newton_at_a_saddle(x64):
+    """Pure Newton lands on it, as it would on a maximum; its cures go down instead."""
+    w = [1.0, 0.5]
+    found, _ = one_step(optim.newton(), saddle, w)
+    np.testing.assert_allclose(found, 0, atol=1e-10)
+    for cure in (
+        optim.newton(damping=2.0),
+        optim.newton(saddle_free=True),
+        optim.newton(line_search="strong_wolfe"),
+    ):
+        found, _ = one_step(cure, saddle, w)
+        assert saddle(found) < saddle(np.array(w)) and abs(found[1]) > 0.5
+
+
+def test_newton_turns_an_uphill_direction_round(x64):
+    """At the foot of a hill Newton's direction leads to its top."""
+    found, _ = one_step(optim.newton(line_search="strong_wolfe"), lambda w: jnp.cos(w).sum(), [0.4])
+    assert np.cos(found[0]) < np.cos(0.4) and found[0] > 0.4
+
+
+def test_newton_on_a_singular_hessian(x64):
+    """No step where there is no curvature, and a finite one along the rest."""
+
+    def trough(w):
+        return (w[0] + w[1] - 1) ** 2 + 0.1 * w[2]
+
+    for tx in (optim.newton(), optim.newton(saddle_free=True)):
+        found, _ = one_step(tx, trough, [0.0, 0.0, 0.0])
+        np.testing.assert_allclose(found, [0.5, 0.5, 0.0], rtol=0, atol=1e-10)
+
+
+# The line search.
+
+
+def forms(b1, b2):
+    c1, c2 = (math.sqrt(1 + b * b) - b for b in (b1, b2))
+    return lambda a: c1 * jnp.sqrt((1 - a) ** 2 + b2 * b2) + c2 * jnp.sqrt(a * a + b1 * b1)
+
+
+def wavy(a, b=0.01, length=39):
+    wave = 2 * (1 - b) / (length * jnp.pi) * jnp.sin(length * jnp.pi / 2 * a)
+    return wave + jnp.where(jnp.abs(a - 1) < b, (a - 1) ** 2 / (2 * b) + b / 2, jnp.abs(a - 1))
+
+
+# Moré and Thuente 1994, tables 1 to 6: function, c1, c2, then for the first trials 1e-3, 0.1, 10
+# and 1000 the evaluations and the step found.
+TABLES = [
+    (lambda a: -a / (a * a + 2), 1e-3, 0.1, (6, 3, 1, 4), (1.4, 1.4, 10, 37)),
+    (lambda a: (a + 4e-3) ** 5 - 2 * (a + 4e-3) ** 4, 0.1, 0.1, (12, 8, 8, 11), (1.6,) * 4),
+    (wavy, 0.1, 0.1, (12, 12, 10, 13), (1.0,) * 4),
+    (forms(1e-3, 1e-3), 1e-3, 1e-3, (4, 1, 3, 4), (0.085, 0.10, 0.35, 0.83)),
+    (forms(1e-2, 1e-3), 1e-3, 1e-3, (6, 3, 7, 8), (0.075, 0.078, 0.073, 0.076)),
+    (forms(1e-3, 1e-2), 1e-3, 1e-3, (13, 11, 8, 11), (0.93, 0.93, 0.92, 0.92)),
+]
+
+
+@pytest.mark.parametrize("f, c1, c2, evaluations, steps", TABLES, ids=range(1, 7))
+def test_line_search_equals_the_tables_of_its_paper(x64, f, c1, c2, evaluations, steps):
+    value, slope = jax.value_and_grad(f)(0.0)
+
+    def search(first):
+        tx = optax.chain(
+            optim.scale_by_learning_rate(first), optim.strong_wolfe(c1=c1, c2=c2)
+        )
+        w = jnp.zeros(())
+        step, state = tx.update(-1.0, tx.init(w), w, value=value, grad=slope, value_fn=f)
+        return step, state[-1]
+
+    a, state = jax.jit(jax.vmap(search))(jnp.array([1e-3, 0.1, 10, 1000]))
+    assert state.evaluations.tolist() == list(evaluations)
+    np.testing.assert_allclose(a, steps, rtol=0.05 / 0.75)  # two digits are printed
+    assert (state.value <= value + c1 * a * slope).all()
+    assert (jnp.abs(state.grad) <= c2 * jnp.abs(slope)).all()
+    np.testing.assert_allclose(state.value, jax.vmap(f)(a), rtol=1e-12)
+
+
+def test_line_search_finds_the_optimal_step(x64):
+    """On a quadratic g'g / g'Hg is exact, and the whole epsilon**2 belongs to the prediction."""
+    hessian = jnp.array([[3.0, 1.0], [1.0, 2.0]])
+    f = lambda w: w @ hessian @ w / 2  # noqa: E731
+    tx = optax.chain(optim.sgd(1.0), optim.strong_wolfe(c2=1e-4))
+    w, state = one_step(tx, f, [1.0, -2.0])
+    g = np.array([1.0, -3.0])
+    assert float(state[-1].step) == pytest.approx(2 / 3, rel=1e-12)
+    assert g @ g / (g @ hessian @ g) == pytest.approx(2 / 3, rel=1e-12)
+    assert float(f(jnp.asarray(w))) == pytest.approx(0.1667, abs=5e-5)
+
+
+@pytest.mark.fast
+def test_line_search_steps_back_from_what_is_not_finite():
+    f = lambda w: (w - 3 * jnp.log(1 - w)).sum()  # noqa: E731, nan beyond 1, a minimum at -2
+    tx = optax.chain(optim.scale_by_learning_rate(1.0), optim.strong_wolfe(c2=0.1))
+    w = jnp.array([-6.0])
+    value, grad = jax.value_and_grad(f)(w)
+    updates, state = tx.update(100 * grad, tx.init(w), w, value=value, grad=grad, value_fn=f)
+    assert float(updates[0]) != 0 and np.isfinite(state[-1].value) and state[-1].value < value
+
+
+@pytest.mark.fast
+def test_line_search_that_finds_nothing_lower_stays():
+    w = jnp.ones(2)
+    tx = optim.strong_wolfe(max_evaluations=5)
+    wrong = dict(value=1.0, grad=jnp.ones(2), value_fn=lambda w: 2 - w.sum() / 2)
+    updates, state = tx.update(-jnp.ones(2), tx.init(w), w, **wrong)
+    assert not updates.any() and float(state.value) == 1 and int(state.evaluations) <= 5
+    np.testing.assert_array_equal(state.grad, 1.0)
+
+
+# Against SciPy.
+
+
+def rosenbrock(w):
+    return (100 * (w[1:] - w[:-1] ** 2) ** 2 + (1 - w[:-1]) ** 2).sum()
+
+
+def logistic():
+    r = np.random.default_rng(0)
+    x = r.normal(size=(200, 20))
+    x = (x - x.mean(0)) / x.std(0)
+    labels = np.sign(x @ r.normal(size=20) + r.normal(size=200))
+    margins = jnp.asarray(labels[:, None] * x)
+    return lambda w: jnp.logaddexp(0.0, -(margins @ w)).mean() + 1e-2 * (w @ w)
