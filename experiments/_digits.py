@@ -13,25 +13,16 @@ from jaxtrain import data, losses, nn, optim
 
 
 @functools.cache
-def examples(noise: float = 0.0, split: str = "stratified"):
-    """Returns the training and the test set, each as standardized images and labels.
+def examples(split: str = "stratified") -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns the training and the test set of a split, standardized images and labels each."""
+    sets = data.digits(split=split)
+    stats = data.standardize.fit(sets[0].image, per="all")
+    return [(data.standardize.apply(stats, part.image), part.label) for part in sets]
 
-    Args:
-        noise: the share of the training labels that are drawn anew from all classes.
-        split: as in `data.digits`.
-    """
-    training, test = data.digits(split=split)
-    stats = data.standardize.fit(training.image, per="all")
-    rng = np.random.default_rng(0)
-    label = np.where(
-        rng.random(len(training)) < noise,
-        rng.integers(0, 10, len(training), np.int32),
-        training.label,
-    )
-    return [
-        (data.standardize.apply(stats, dataset.image), y)
-        for dataset, y in ((training, label), (test, test.label))
-    ]
+
+def noisy(key: jax.Array, x: jax.Array, noise: float) -> jax.Array:
+    """Adds Gaussian noise of a standard deviation, that of the pixels being 1."""
+    return x + noise * jax.random.normal(key, x.shape, x.dtype)
 
 
 def batches(n: int, batch_size: int, epochs: int, seed: int) -> np.ndarray:
@@ -60,27 +51,41 @@ def train(
 ) -> Any:
     """Trains from the params of `seed` on the batches `order`, (epochs, steps, batch_size).
 
+    Args:
+        net: any layer.
+        tx: any optimizer.
+        seed: of the params and of the noise.
+        order: numbers of training examples.
+        see: what is recorded, `see(params, state, opt_state)`.
+        noise: standard deviation of the noise that images get anew at every visit.
+        split: as in `data.digits`.
+
     Returns:
-        `see(params, state, opt_state)` before the first epoch and after each.
+        The records, the first before training and then one after each epoch.
     """
-    x, labels = map(jnp.asarray, examples(noise, split)[0])
-    params, state = net.init(jax.random.key(seed), x[:1])
+    x, labels = map(jnp.asarray, examples(split)[0])
+    key = jax.random.key(seed)
+    params, state = net.init(key, x[:1])
 
-    def loss(params, state, batch):
-        logits, state = net.apply(params, state, x[batch], nn.Context(train=True))
-        return losses.softmax_cross_entropy(logits, labels[batch]).mean(), state
+    def loss(params, state, images, labels):
+        logits, state = net.apply(params, state, images, nn.Context(train=True))
+        return losses.softmax_cross_entropy(logits, labels).mean(), state
 
-    def step(carry, batch):
-        params, state, opt_state = carry
+    def step(carry, now):
+        (params, state, opt_state), (k, batch) = carry, now
+        images = noisy(jax.random.fold_in(key, k), x[batch], noise) if noise else x[batch]
         at = optim.grad_params(params, opt_state)
-        grads, state = jax.grad(loss, has_aux=True)(at, state, batch)
+        grads, state = jax.grad(loss, has_aux=True)(at, state, images, labels[batch])
         updates, opt_state = tx.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), state, opt_state), None
 
-    def epoch(carry, batches):
-        carry, _ = jax.lax.scan(step, carry, batches)
+    def epoch(carry, now):
+        carry, _ = jax.lax.scan(step, carry, now)
         return carry, see(*carry)
 
     start = params, state, tx.init(params)
-    _, seen = jax.lax.scan(epoch, start, order)
-    return jax.tree.map(lambda first, later: jnp.concatenate([first[None], later]), see(*start), seen)
+    k = jnp.arange(order.shape[0] * order.shape[1], dtype=jnp.int32).reshape(order.shape[:2])
+    _, seen = jax.lax.scan(epoch, start, (k, order))
+    return jax.tree.map(
+        lambda first, later: jnp.concatenate([first[None], later]), see(*start), seen
+    )

@@ -23,6 +23,7 @@ from jaxtrain import _check, optim
 FOLDER = pathlib.Path(__file__).parent
 RESULTS = FOLDER / "results"
 README = FOLDER.parent / "README.md"
+BAR = r"\|"  # a bar within a cell of a Markdown table
 VERDICTS = ("true", "false", "depends")
 MARKS = "<!-- results: python -m experiments table -->\n", "<!-- end of results -->\n"
 
@@ -125,7 +126,7 @@ def table() -> str:
         links = f"[numbers]({folder}/{path.name}), [figure]({folder}/{record['figure']})"
         name = f"[{path.stem}]({FOLDER.name}/{path.stem}.py)"
         for claim, verdict in record["claims"].items():
-            rows.append(f"| {name} | {claim} | {verdict} | {links} |")
+            rows.append(f"| {name} | {claim.replace('|', BAR)} | {verdict} | {links} |")
             name = links = ""
     return "\n".join(rows) + "\n"
 

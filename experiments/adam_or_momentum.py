@@ -29,7 +29,7 @@ from experiments._experiment import Result, panels, truth
 from jaxtrain import models, optim, schedules
 
 NET = models.mlp([64, 10])
-SPLITS = "stratified", "writers"
+WRITERS = {"stratified": "writers of the training set", "writers": "other writers"}
 NEAR = 0.01  # rates within this of the best validation accuracy are as good
 
 
@@ -129,12 +129,13 @@ def draw(config: Config, measured, chosen):
             if name != "Adam":
                 means = 100 * (1 - found[name][..., 0].mean(1))
                 line, best = ("-", "--")[i], means.argmin()
-                label = f"{name.removesuffix(', tuned')}, {split}"
+                label = f"{name.removesuffix(', tuned')}, {WRITERS[split]}"
                 right.loglog(rates(name, config), means, f"C{j}o{line}", ms=4, label=label)
                 right.plot(rates(name, config)[best], means[best], f"C{j}o", ms=10, mfc="none")
     left.set(ylabel="test error [%]", xlim=(-0.5, len(measured) - 0.5))
-    left.set_xticks(range(len(measured)), ["writers of the training set", "other writers"])
+    left.set_xticks(range(len(measured)), [WRITERS[split] for split in measured])
     left.set_title(f"{len(config.seeds)} seeds each", fontsize=11)
+    left.grid(visible=False, axis="x")
     left.legend(loc="upper left")
     right.set(xlabel="first rate", ylabel="validation error [%]")
     right.set_title("Tuning: what each rate gives, the best circled", fontsize=11)
@@ -145,7 +146,7 @@ def draw(config: Config, measured, chosen):
 def run(config: Config) -> Result:
     """Trains all, chooses rates by validation accuracy and compares test accuracies."""
     measured = {
-        split: {name: accuracies(name, split, config) for name in OPTIMIZERS} for split in SPLITS
+        split: {name: accuracies(name, split, config) for name in OPTIMIZERS} for split in WRITERS
     }
     chosen, near, numbers = {}, {}, {}
     for split, found in measured.items():

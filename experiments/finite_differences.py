@@ -163,9 +163,8 @@ def run(config: Config) -> Result:
                 [error[0] == error.min() for error in found.values()]
             ),
             "(f(0) - f(0.99)) / 0.02 measures f'(1)": truth(abs(at_printed - 3) < 0.1),
-            "Errors up to 1e-7 without a bug, beyond 1e-3 with one of 1 %: float64, float32": truth(
-                list(tells.values())
-            ),
+            "The check finds at most 1e-7 without a bug, over 1e-3 with one of 1 %: in float64, in"
+            " float32": truth(list(tells.values())),
         },
         numbers={what: float(value) for what, value in numbers.items()},
         figure=draw(config, eps, found, checked),

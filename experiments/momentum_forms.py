@@ -122,7 +122,7 @@ def draw(speeds, example, differences):
     middle.axvline(CUT, color="black", lw=1, ls=":")
     middle.text(CUT + 0.2, -2, "rate cut to a tenth")
     middle.set(xlabel="step", ylabel="position", xticks=range(0, 21, 4))
-    middle.set_title("A cut acts at once on the accumulator only", fontsize=11)
+    middle.set_title("A cut acts on the velocity form with delay", fontsize=11)
     middle.legend(loc="lower left")
     for (form, what), d in differences.items():
         color = f"C{['velocity', 'mean', 'mean, rate / (1 - mu)'].index(form) + 1}"

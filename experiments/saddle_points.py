@@ -177,7 +177,9 @@ def run(config: Config) -> Result:
             "Momentum leaves the saddle: from the ridge, from beside it": truth(
                 [left["momentum"].all(), left["momentum, beside"].all()]
             ),
-            "Newton's step lowers a quadratic: definite, indefinite": truth(lowers),
+            "Newton's step lowers a quadratic: one with a minimum, one with a saddle": truth(
+                lowers
+            ),
             "Newton's method ends in a minimum": truth(newton["Newton"][-1, 1] ** 2 > LEFT**2),
             "Saddle-free Newton, with |H|, ends in a minimum": truth(
                 newton["saddle-free Newton"][-1, 1] ** 2 > LEFT**2

@@ -238,7 +238,7 @@ OTHERS = {
     },
     optim: {
         *("check_gradients", "eval_params", "grad_params", "kernels", "learning_rate", "report"),
-        "minimize",
+        *("kfac", "kfac_factors", "minimize", "scale_by_kfac"),  # kfac needs a net: test_kfac.py
     },
     schedules: {"check_robbins_monro"},
     losses: {"at_class", "check_labels"},

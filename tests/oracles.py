@@ -231,3 +231,39 @@ def newton(hessian, g, damping=0.0, saddle_free=False):
             sign = (sign + np.linalg.inv(sign)) / 2
         hessian = sign @ hessian
     return np.linalg.solve(hessian + damping * np.eye(len(g)), g)
+
+
+# K-FAC for a tanh network of matrices W whose last row is the bias.
+
+
+def kfac_factors(weights, x, output_gradient):
+    """A and G of each layer and its gradient, from every example's own gradient."""
+    rows, factors = [], []
+    for W in weights:
+        rows.append(np.column_stack([x, np.ones(len(x))]))
+        s = rows[-1] @ W
+        x = np.tanh(s)
+    g = output_gradient(s)
+    for a, W in zip(reversed(rows), reversed(weights), strict=True):
+        AGV = (a, a), (g, g), (a, g)
+        factors.insert(0, [np.mean([*map(np.outer, p, q)], 0) for p, q in AGV])
+        g = (1 - a[:, :-1] ** 2) * (g @ W[:-1].T)
+    return factors
+
+
+def kfac(factors, gradients, rates, mu=0.9, damping=1e-3, decay=0.95, every=1, c=None):
+    """The updates of one layer, the curvature written out as a Kronecker product."""
+    A, G, weights, v, updates = 0, 0, 0, 0, []
+    for k, ((A_k, G_k), V, lr) in enumerate(zip(factors, gradients, rates, strict=True)):
+        A, G = decay * A + (1 - decay) * A_k, decay * G + (1 - decay) * G_k
+        weights = decay * weights + 1 - decay
+        if k % every == 0:
+            n, m = len(A), len(G)
+            pi = np.sqrt(np.trace(A) / n / (np.trace(G) / m))
+            left = A / weights + pi * damping**0.5 * np.eye(n)
+            F = np.kron(left, G / weights + damping**0.5 / pi * np.eye(m))
+        u = np.linalg.solve(F, lr * V.ravel())
+        nu = min(1, np.sqrt(c / (u @ V.ravel() * lr))) if c else 1
+        v = mu * v - nu * u.reshape(V.shape)
+        updates.append(v)
+    return np.stack(updates)

@@ -1,5 +1,7 @@
 """AdaGrad, RMSProp and Adadelta against NumPy, optax and the lectures' numbers."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -156,6 +158,40 @@ def test_the_decayed_rate_is_in_the_state(x64):
     tx = optim.adagrad(0.5, lr_decay=0.25)
     _, state = one_weight(tx, [1.0] * 5)
     assert float(optim.learning_rate(state)) == 0.25
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        optim.adagrad,
+        optim.rmsprop,
+        optim.rmsprop_nesterov,
+        optim.adadelta,
+        optim.adamw,
+        optim.adamax,
+        optim.nadam,
+        optim.radam,
+        optim.rprop,
+    ],
+)
+def test_every_number_may_be_an_array_of_another_type(x64, make):
+    """As float32 arrays beside float64 params, traced, all arguments give the same update."""
+    arguments = {
+        name: p.default
+        for name, p in inspect.signature(make).parameters.items()
+        if isinstance(p.default, float)
+    }
+    params, g = jnp.ones(2), jnp.array([1.0, -0.5])
+
+    def two_updates(learning_rate, arguments):
+        tx = make(learning_rate, **arguments)
+        first, state = tx.update(g, tx.init(params), params)
+        return first + tx.update(g, state, params)[0]
+
+    narrow = jax.tree.map(jnp.float32, arguments)
+    traced = jax.jit(two_updates)(jnp.float32(0.1), narrow)
+    # The arguments are rounded by 2^-24, and 1 - b2 = 1e-3 by a thousand times as much; a root.
+    np.testing.assert_allclose(traced, two_updates(0.1, arguments), rtol=1000 * 2**-24)
 
 
 BAD = [

@@ -190,6 +190,15 @@ def test_averages_start_from_the_params_or_without_them():
         assert float(optim.eval_params(w + updates, state)) == pytest.approx(first, rel=1e-6)
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize("average", [optim.polyak(start=1), optim.ema(0.9, debias=True)])
+def test_an_average_of_one_is_that_one(average):
+    """Exactly, however far the first was: 1e8 + (1 - 1e8) is 0 in float32."""
+    state = average.init(jnp.full((), 1e8))
+    _, state = average.update(jnp.zeros(()), state, jnp.ones(()))
+    assert float(state.average) == 1
+
+
 # What holds for every average.
 
 

@@ -59,7 +59,7 @@ def test_the_table_in_the_readme_is_up_to_date():
 def test_only_smoke_leaves_the_committed_results_alone(monkeypatch, tmp_path, capsys):
     def run(config):
         figure = matplotlib.Figure()
-        claims = {"It is so.": "true", "It is not.": "false"}
+        claims = {"It is so.": "true", "|It| is not.": "false"}
         return _experiment.Result(claims, {"size": config.size}, figure)
 
     @dataclasses.dataclass(frozen=True)
@@ -76,16 +76,16 @@ def test_only_smoke_leaves_the_committed_results_alone(monkeypatch, tmp_path, ca
     command.main(["run", "one", "--size", "smoke"])
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == ["one.json", "one.png"]
     assert not (tmp_path / "results").exists()
-    assert "true: It is so.\nfalse: It is not.\n  size 1\n" in capsys.readouterr().out
+    assert "true: It is so.\nfalse: |It| is not.\n  size 1\n" in capsys.readouterr().out
     for arguments, size in ((["run", "one"], 2), (["run", "one", "--size", "full"], 3)):
         command.main(arguments)
         record = json.loads((tmp_path / "results" / "one.json").read_text())
         assert record["numbers"] == {"size": size} and record["config"] == {"size": size}
-        assert record["claims"] == {"It is so.": "true", "It is not.": "false"}
+        assert record["claims"] == {"It is so.": "true", "|It| is not.": "false"}
         assert record["seconds"] < 60
     rows = _experiment.table().splitlines()[2:]
     assert rows[0].startswith("| [one](experiments/one.py) | It is so. | true | [numbers](")
-    assert rows[1:] == ["|  | It is not. | false |  |"]
+    assert rows[1:] == [r"|  | \|It\| is not. | false |  |"]
 
 
 def test_list_shows_name_sizes_and_question(capsys):

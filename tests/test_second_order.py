@@ -18,11 +18,6 @@ from jaxtrain.errors import ConfigError
 each_method = pytest.mark.parametrize("make", FULL_BATCH.values(), ids=FULL_BATCH)
 
 
-def loss(params):
-    """A convex function of a tree whose Hessian is not constant."""
-    return sum((jnp.cosh(p.astype(float) - 1)).sum() for p in jax.tree.leaves(params))
-
-
 def history(n=25, dimensions=9):
     """Params and gradients of a quadratic, some of them with the sign of a concave one."""
     r = np.random.default_rng(0)
@@ -114,8 +109,9 @@ PATHS = {"rtol": 0, "atol": 1e-12}
 @pytest.mark.parametrize("scale", [True, False])
 def test_equals_optax(x64, scale):
     ours = optim.lbfgs(0.5, memory=3, scale_initial=scale, line_search=None)
-    theirs = optax.lbfgs(0.5, 3, scale_init_precond=scale, linesearch=None)
-    np.testing.assert_allclose(without_search(ours), without_search(theirs), **PATHS)
+    with jax.numpy_dtype_promotion("standard"):
+        theirs = without_search(optax.lbfgs(0.5, 3, scale_init_precond=scale, linesearch=None))
+    np.testing.assert_allclose(without_search(ours), theirs, **PATHS)
 
 
 def test_equals_torch(x64):
@@ -124,8 +120,9 @@ def test_equals_torch(x64):
     # torch's first step is at most 1 long in the sum of magnitudes.
     first = min(1, 1 / np.abs(g).sum()) / min(1, 1 / np.linalg.norm(g))
     rate = schedules.join([0.5 * first, 0.5], [1])
-    ours = without_search(optim.lbfgs(rate, memory=3, line_search=None))
-    np.testing.assert_allclose(ours, vectors["path"], **PATHS)
+    # From update 18 on torch drops pairs: it takes s'y <= 1e-10 for no curvature.
+    ours = without_search(optim.lbfgs(rate, memory=3, line_search=None), steps=18)
+    np.testing.assert_allclose(ours, vectors["path"][:18], **PATHS)
     found = optim.minimize(rosenbrock, np.full(6, -0.5), optim.lbfgs(), progress=False)
     # Both stop where the gradient is below 1e-5, the curvature there being at least 0.1.
     np.testing.assert_allclose(found.params, vectors["rosenbrock"], rtol=0, atol=1e-4)
@@ -175,19 +172,16 @@ def test_newton_at_a_saddle(x64):
     w = [1.0, 0.5]
     found, _ = one_step(optim.newton(), saddle, w)
     np.testing.assert_allclose(found, 0, atol=1e-10)
-    for cure in (
-        optim.newton(damping=2.0),
-        optim.newton(saddle_free=True),
-        optim.newton(line_search="strong_wolfe"),
-    ):
+    for cure in (optim.newton(damping=2.0), optim.newton(saddle_free=True)):
         found, _ = one_step(cure, saddle, w)
         assert saddle(found) < saddle(np.array(w)) and abs(found[1]) > 0.5
 
 
 def test_newton_turns_an_uphill_direction_round(x64):
-    """At the foot of a hill Newton's direction leads to its top."""
-    found, _ = one_step(optim.newton(line_search="strong_wolfe"), lambda w: jnp.cos(w).sum(), [0.4])
-    assert np.cos(found[0]) < np.cos(0.4) and found[0] > 0.4
+    """Below the saddle Newton's direction leads up to it."""
+    w = [0.1, 1.0]
+    found, _ = one_step(optim.newton(line_search="strong_wolfe"), saddle, w)
+    assert saddle(found) < saddle(np.array(w)) and abs(found[1]) > 1
 
 
 def test_newton_on_a_singular_hessian(x64):
@@ -231,9 +225,7 @@ def test_line_search_equals_the_tables_of_its_paper(x64, f, c1, c2, evaluations,
     value, slope = jax.value_and_grad(f)(0.0)
 
     def search(first):
-        tx = optax.chain(
-            optim.scale_by_learning_rate(first), optim.strong_wolfe(c1=c1, c2=c2)
-        )
+        tx = optax.chain(optim.scale_by_learning_rate(first), optim.strong_wolfe(c1=c1, c2=c2))
         w = jnp.zeros(())
         step, state = tx.update(-1.0, tx.init(w), w, value=value, grad=slope, value_fn=f)
         return step, state[-1]
@@ -286,9 +278,222 @@ def rosenbrock(w):
 
 
 def logistic():
+    """A standardized logistic regression with lambda = 1e-2."""
     r = np.random.default_rng(0)
     x = r.normal(size=(200, 20))
     x = (x - x.mean(0)) / x.std(0)
     labels = np.sign(x @ r.normal(size=20) + r.normal(size=200))
     margins = jnp.asarray(labels[:, None] * x)
     return lambda w: jnp.logaddexp(0.0, -(margins @ w)).mean() + 1e-2 * (w @ w)
+
+
+# From all of these SciPy's methods, too, reach Rosenbrock's global minimum; there is a local one.
+STARTS = np.random.default_rng(2).normal(size=(5, 20))
+
+
+def evaluations(f, lowest, starts, tx):
+    """How many value-and-gradients it takes until f - lowest < 1e-10, counted where they happen."""
+    calls = []
+
+    @jax.custom_vjp
+    def counted(w):
+        return f(w)
+
+    def forward(w):
+        jax.debug.callback(calls.append, w[0])
+        return f(w), w
+
+    counted.defvjp(forward, lambda w, cotangent: (cotangent * jax.grad(f)(w),))
+
+    @jax.jit
+    def run(w):
+        def step(carry):
+            w, state = carry
+            value, grad = optax.value_and_grad_from_state(counted)(w, state=state)
+            updates, state = tx.update(grad, state, w, value=value, grad=grad, value_fn=counted)
+            return optax.apply_updates(w, updates), state
+
+        def far(carry):
+            count, search = carry[1][0].count, carry[1][-1]
+            return ~(search.value - lowest < 1e-10) & (count < 200)
+
+        return jax.lax.while_loop(far, step, (w, tx.init(w)))[1][-1]
+
+    reported = 0
+    for start in starts:
+        search = jax.block_until_ready(run(jnp.asarray(start)))
+        reported += 1 + int(search.evaluations)
+        assert float(search.value) - lowest < 1e-10
+    jax.effects_barrier()
+    assert len(calls) == reported
+    return reported
+
+
+@pytest.mark.parametrize("problem", ["rosenbrock", "logistic"])
+@pytest.mark.parametrize("method", ["L-BFGS-B", "BFGS"])
+def test_no_more_evaluations_than_scipy(x64, problem, method):
+    scipy = pytest.importorskip("scipy.optimize")
+    f, starts = (rosenbrock, STARTS[:, :6]) if problem == "rosenbrock" else (logistic(), STARTS)
+    value_and_grad = jax.jit(jax.value_and_grad(f))
+    tx = optim.lbfgs(memory=10) if method == "L-BFGS-B" else optim.bfgs()
+    options = {"gtol": 1e-12, "maxiter": 1000}
+    options |= {"ftol": 0, "maxcor": 10} if method == "L-BFGS-B" else {}
+    logs = []
+    for start in starts:
+        values = []
+
+        def fun(w, values=values):
+            value, grad = value_and_grad(w)
+            values.append(float(value))
+            return values[-1], np.asarray(grad)
+
+        scipy.minimize(fun, start, jac=True, method=method, options=options)
+        logs.append(np.array(values))
+    lowest = min(log.min() for log in logs)
+    theirs = sum(1 + int(np.argmax(log - lowest < 1e-10)) for log in logs)
+    ours = evaluations(f, lowest, starts, tx)
+    assert ours <= 1.1 * theirs, (ours, theirs)
+
+
+# What holds for all of them.
+
+
+def loss(params):
+    """Convex, of a tree of any float types."""
+    return sum(jnp.cosh(p.astype(jnp.float32) - 1).sum() for p in jax.tree.leaves(params))
+
+
+def update(tx, params, state):
+    value, grads = jax.value_and_grad(loss)(params)
+    return tx.update(grads, state, params, value=value, grad=grads, value_fn=loss)
+
+
+PARAMS = {"kernel": np.full((2, 3), 0.5, np.float32), "bias": np.zeros((), np.float32), "none": {}}
+
+
+@pytest.mark.fast
+@each_method
+def test_the_state_is_the_same_for_every_kind_of_rate(make):
+    seen = []
+
+    def look(learning_rate):
+        tx = make(learning_rate)
+        state = tx.init(PARAMS)
+        seen.append(jax.tree.map(jax.typeof, state))
+        seen.append(jax.eval_shape(lambda s: update(tx, PARAMS, s)[1], state))
+
+    look(0.1)
+    look(schedules.cosine(0.1, steps=3))
+    look(jnp.float32(0.1))
+    jax.eval_shape(lambda lr: look(lr), 0.1)
+    shapes = [jax.tree.map(lambda x: (x.shape, x.dtype), tree) for tree in seen]
+    assert len(shapes) == 8 and all(tree == shapes[0] for tree in shapes)
+
+
+@pytest.mark.fast
+@each_method
+def test_dtypes(make):
+    params = {"a": jnp.ones(3, jnp.bfloat16), "b": jnp.ones(2, jnp.float32), "c": jnp.ones((0, 2))}
+    tx = make(0.1)
+    updates, state = jax.eval_shape(lambda p: update(tx, p, tx.init(p)), params)
+    assert jax.tree.map(lambda u: u.dtype, updates) == jax.tree.map(lambda p: p.dtype, params)
+    kept = [x.dtype for x in jax.tree.leaves(state[0])]
+    assert all(dtype in (jnp.float32, jnp.int32) for dtype in kept)
+
+
+@each_method
+def test_falls_under_jit_and_vmap(make):
+    """Three steps lower the loss; starts and rates by the batch give what each gives alone."""
+
+    def run(lr, start):
+        tx = make(lr)
+
+        def step(carry, _):
+            params, state = carry
+            updates, state = update(tx, params, state)
+            return (optax.apply_updates(params, updates), state), loss(params)
+
+        params = jax.tree.map(lambda p: p * start, PARAMS)
+        (params, state), values = jax.lax.scan(step, (params, tx.init(params)), length=3)
+        return params, values, optim.learning_rate(state)
+
+    rates, starts = jnp.array([0.3, 0.2]), jnp.array([1.0, -0.5])
+    params, values, shown = jax.jit(jax.vmap(run))(rates, starts)
+    alone, _, _ = jax.jit(run)(rates[1], starts[1])
+    assert (jnp.diff(values) < 0).all() and shown.tolist() == rates.tolist()
+    for batch, one in zip(jax.tree.leaves(params), jax.tree.leaves(alone), strict=True):
+        # Other sums inside the batch, of terms of size 1, through three steps.
+        np.testing.assert_allclose(batch[1], one, rtol=0, atol=1e-5)
+
+
+@each_method
+def test_a_zero_gradient_moves_nothing(make):
+    params = jax.tree.map(np.ones_like, PARAMS)
+    tx = make(0.5)
+    step = jax.jit(lambda s: update(tx, params, s))
+    state = tx.init(params)
+    for _ in range(2):
+        updates, state = step(state)
+        assert not any(np.any(u) for u in jax.tree.leaves(updates))
+    numbers = [x for x in jax.tree.leaves(state[0]) if x.dtype == jnp.float32]
+    assert all(np.isfinite(x).all() for x in numbers)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("make", [optim.scale_by_bfgs, optim.scale_by_lbfgs])
+def test_counts_saturate(make):
+    tx = make()
+    w = jnp.ones(3)
+    last = jnp.int32(2**31 - 2)
+    state = tx.update(w, tx.init(w), w)[1]._replace(count=last, pairs=last)
+    for _ in range(3):
+        w = w * 0.5
+        direction, state = tx.update(w, state, w)
+        assert int(state.count) == int(state.pairs) == 2**31 - 1
+        assert np.isfinite(direction).all()
+
+
+@pytest.mark.fast
+def test_inject_hyperparams():
+    for make, static in ((optim.newton, ()), (optim.lbfgs, "memory"), (optim.bfgs, ())):
+        inject = optax.inject_hyperparams(make, static_args=static)
+        tx = inject(0.25, line_search=None)
+        updates, _ = update(tx, PARAMS, tx.init(PARAMS))
+        expected, _ = update(make(0.25, line_search=None), PARAMS, tx.init(PARAMS).inner_state)
+        jax.tree.map(np.testing.assert_array_equal, updates, expected)
+
+
+BAD = [
+    (optim.lbfgs, {"memory": 0}, "scale_by_lbfgs: memory must be an int >= 1, got 0"),
+    (optim.lbfgs, {"line_search": "wolfe"}, "lbfgs: line_search must be .*'strong_wolfe'"),
+    (optim.lbfgs, {"learning_rate": -1.0}, "learning_rate must be"),
+    (optim.bfgs, {"scale_initial": "no"}, "scale_by_bfgs: scale_initial must be one of"),
+    (optim.bfgs, {"line_search": True}, "bfgs: line_search must be"),
+    (optim.newton, {"damping": -1.0}, "scale_by_newton: damping must be a finite number >= 0"),
+    (optim.newton, {"saddle_free": None}, "saddle_free must be"),
+    (optim.strong_wolfe, {"c1": 1.0}, "c1 must be a number in"),
+    (optim.strong_wolfe, {"c2": -0.1}, "c2 must be a number in"),
+    (optim.strong_wolfe, {"c1": 0.5, "c2": 0.4}, "c1 must be at most c2 = 0.4, got 0.5"),
+    (optim.strong_wolfe, {"first_trial": 1}, "first_trial must be one of"),
+    (optim.strong_wolfe, {"max_evaluations": 0}, "max_evaluations must be an int >= 1"),
+]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("make, arguments, message", BAD)
+def test_bad_arguments(make, arguments, message):
+    with pytest.raises(ConfigError, match=message):
+        make(**arguments)
+
+
+@pytest.mark.fast
+def test_what_update_must_be_given():
+    w = jnp.ones(2)
+    for tx, given, missing in (
+        (optim.lbfgs(), {}, "scale_by_lbfgs: params must be given to update, got None"),
+        (optim.bfgs(), {}, "scale_by_bfgs: params"),
+        (optim.lbfgs(), {"params": w}, "strong_wolfe: value must be given"),
+        (optim.newton(), {"params": w}, "scale_by_newton: value_fn must be .* optim.minimize"),
+    ):
+        with pytest.raises(ConfigError, match=missing):
+            tx.update(w, tx.init(w), **given)

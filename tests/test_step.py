@@ -304,3 +304,42 @@ def test_accumulate_must_divide_the_batch():
     )
     with pytest.raises(ConfigError, match="accumulate must be a divisor of 8, got 3; choose"):
         jax.eval_shape(step.apply, start(step), batch())
+
+
+@pytest.mark.fast
+def test_an_average_that_does_not_stand_last_is_refused():
+    late = optax.chain(optim.ema(0.9), optim.sgd(0.1))
+    step = train.make_step(small_net(), losses.softmax_cross_entropy, late)
+    with pytest.raises(ConfigError, match="ema, polyak or swa must be the last .* 'number 1 of 2'"):
+        jax.eval_shape(step.init, jax.random.key(0), batch())
+
+
+def test_the_optimizer_is_told_the_loss_and_what_observe_sees():
+    told = {}
+
+    def update(grads, state, params=None, *, value, grad, value_fn, seen):
+        told.update(value=value, again=value_fn(params), grad=grad, seen=seen)
+        return jax.tree.map(jnp.zeros_like, grads), state
+
+    tx = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+    def observe(params, state, batch, ctx):
+        told["params"] = params
+        return {"seen": jax.lax.psum(batch["mask"].sum(), ctx.axis_name)}
+
+    options = {"observe": observe, "freeze": "conv/*", "precision": "float16"}
+    step = train.make_step(small_net(), losses.softmax_cross_entropy, tx, **options)
+    whole = batch(mask=np.array([1] * 7 + [0], np.float32))
+    parts = jax.tree.map(lambda x: x.reshape(2, 4, *x.shape[1:]), whole)
+
+    def run(ts, part):
+        step.apply(ts, part, "data")
+        return {k: told[k] for k in ("value", "again", "grad", "seen")}, told["params"]
+
+    ts = start(step)
+    seen, params = jax.vmap(run, (None, 0), axis_name="data", out_axes=(0, None))(ts, parts)
+    assert seen["seen"].tolist() == [7, 7]
+    # The same numbers in the same order but for the scale of float16: its own rounding, 1e-3.
+    np.testing.assert_allclose(seen["value"], seen["again"], rtol=4e-3)
+    assert seen["grad"]["conv"]["kernel"] is None
+    assert jax.tree.structure(params) == jax.tree.structure(ts.params)

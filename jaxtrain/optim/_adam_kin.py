@@ -304,13 +304,12 @@ def scale_by_radam(
         rho_inf = 2 / as_float(1 - b2) - 1
         m = linear(b1, state.m, 1 - b1, updates)
         v = linear(b2, state.v, 1 - b2, square(updates))
-        m_hat, v_hat = scaled(1 / c1, m, m), scaled(1 / c2, v, v)
         r = jnp.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
         eps_hat = as_float(eps) / (jnp.sqrt(c2) if eps_mode == "uncorrected" else 1)
         updates = jax.tree.map(
-            lambda adapted, plain: jnp.where(rho > threshold, adapted, plain),
-            over_root(scaled(r, m_hat, m), v_hat, eps_hat, updates),
-            scaled(1, m_hat, updates),
+            lambda adapted, plain: jnp.where(rho > as_float(threshold), adapted, plain),
+            over_root(scaled(r / c1, m, m), scaled(1 / c2, v, v), eps_hat, updates),
+            scaled(1 / c1, m, updates),
         )
         return updates, RAdamState(t, rho, m, v)
 

@@ -26,7 +26,7 @@ class Slope(NamedTuple):
     """
 
     path: str
-    index: tuple[int, ...]
+    index: tuple[int, ...]  # type: ignore[assignment]
     numeric: float
     analytic: float
     left: float
@@ -138,6 +138,43 @@ def _checked(fun, params, method, directions, key, eps):
     if out.shape != () or out.dtype != jnp.float64:
         rule = "a function that computes a scalar in the dtype of its params, here float64"
         _check.fail("check_gradients", "fun", rule, f"{out.dtype}{list(out.shape)}")
+    slopes = _slopes(fun, params, directions, key, eps)
+
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    counts = [(directions or x.size) if x.size else 0 for _, x in leaves]
+    leaf = np.repeat(np.arange(len(leaves)), counts)
+    places, start = [], 0
+    for (_, x), n in zip(leaves, counts, strict=True):
+        places += [(start, start + x.size, k) for k in range(n)]
+        start += x.size
+
+    analytic, left, right, noise = slopes(places)
+    numeric = (left + right) / 2 if method == "central" else right
+    off = abs(numeric - analytic)
+    within_noise = off <= noise
+    kinked = _kinked(slopes, places, analytic, left, right, noise)
+
+    errors = {}
+    for i, (path, _) in enumerate(leaves):
+        here = (leaf == i) & ~kinked
+        difference, *both = (np.linalg.norm(v[here]) for v in (off, numeric, analytic))
+        error = float(difference / sum(both)) if difference else 0.0
+        errors[tree.path_name(path)] = min(error, GREAT) if within_noise[here].all() else error
+
+    def slope(i):
+        path, x = leaves[leaf[i]]
+        k = places[i][2]
+        index = (k,) if directions else tuple(map(int, np.unravel_index(k, x.shape)))
+        values = (float(v[i]) for v in (numeric, analytic, left, right))
+        return Slope(tree.path_name(path), index, *values)
+
+    worst = np.argmax(list(errors.values()))
+    worst = np.argmax(np.where((leaf == worst) & ~kinked, off, -1))
+    return GradientReport(errors, slope(worst), [slope(i) for i in np.flatnonzero(kinked)])
+
+
+def _slopes(fun, params, directions, key, eps):
+    """The function that gives the slopes of fun at places (start, stop, k) of the params."""
     w, unravel = ravel_pytree(params)
     gradient, _ = ravel_pytree(jax.grad(fun)(params))
     key = jax.random.key(0) if key is None else key
@@ -173,44 +210,18 @@ def _checked(fun, params, method, directions, key, eps):
         noise = 32 * ROUNDING * np.maximum(abs(f), np.maximum(abs(below), abs(above))) / h
         return analytic, (f - below) / h, (above - f) / h, noise
 
-    leaves = jax.tree_util.tree_leaves_with_path(params)
-    leaf, places, start = [], [], 0
-    for i, (_, x) in enumerate(leaves):
-        n = (directions or x.size) if x.size else 0
-        leaf += [i] * n
-        places += [(start, start + x.size, k) for k in range(n)]
-        start += x.size
-    leaf = np.array(leaf)
+    return slopes
 
-    analytic, left, right, noise = slopes(places)
-    numeric = (left + right) / 2 if method == "central" else right
-    off = abs(numeric - analytic)
-    within_noise = off <= noise
 
+def _kinked(slopes, places, analytic, left, right, noise):
+    """Where fun bends within h, and the analytic slope is one that it has on either side."""
     bend, slack = right - left, 1e-4 * (abs(left) + abs(right)) + 4 * noise
     between = abs(analytic - (left + right) / 2) <= abs(bend) / 2 + slack
     (suspects,) = np.nonzero((abs(bend) > slack) & between)
     kinked = np.zeros(len(places), bool)
     # A smooth bend is proportional to h. At h / 2 alone, a kink at a distance of h / 3 looks so.
     for shrink in (1 / 2, 1 / 4):
-        _, below, above, noise = slopes([places[i] for i in suspects], shrink)
-        rest = abs(above - below - shrink * bend[suspects])
+        _, left, right, noise = slopes([places[i] for i in suspects], shrink)
+        rest = abs(right - left - shrink * bend[suspects])
         kinked[suspects] |= rest > abs(bend[suspects]) / 10 + 4 * noise
-
-    errors = {}
-    for i, (path, _) in enumerate(leaves):
-        here = (leaf == i) & ~kinked
-        difference, *both = (np.linalg.norm(v[here]) for v in (off, numeric, analytic))
-        error = float(difference / sum(both)) if difference else 0.0
-        errors[tree.path_name(path)] = min(error, GREAT) if within_noise[here].all() else error
-
-    def slope(i):
-        path, x = leaves[leaf[i]]
-        k = places[i][2]
-        index = (k,) if directions else tuple(map(int, np.unravel_index(k, x.shape)))
-        values = (float(v[i]) for v in (numeric, analytic, left, right))
-        return Slope(tree.path_name(path), index, *values)
-
-    worst = np.argmax(list(errors.values()))
-    worst = np.argmax(np.where((leaf == worst) & ~kinked, off, -1))
-    return GradientReport(errors, slope(worst), [slope(i) for i in np.flatnonzero(kinked)])
+    return kinked

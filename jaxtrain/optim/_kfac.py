@@ -132,7 +132,7 @@ def kfac_factors(
         (gradients,) = pull(cotangent)
         sums = {path: _sums(a, gradients[path], real) for path, (a, _) in seen.items()}
         sums, count = psum((sums, batch["mask"].sum()))
-        return {"factors": scaled(1 / jnp.maximum(count, 1), sums, sums)}
+        return {"factors": scaled(1 / as_float(jnp.maximum(count, 1)), sums, sums)}
 
     return observe
 

@@ -89,8 +89,9 @@ def newton(
 ) -> optax.GradientTransformationExtraArgs:
     """Makes Newton's method: `w = w - learning_rate * update` with that of `scale_by_newton`.
 
-    As it stands it goes to any point without slope, a saddle or a maximum too. `damping` above the
-    most negative curvature, `saddle_free` or a line search make it descend.
+    As it stands it goes to any point without slope, a saddle or a maximum too. `saddle_free`, or
+    `damping` beyond the most negative curvature, makes it descend; a line search keeps it from
+    ending higher than it began.
 
     Args:
       learning_rate: a number > 0, a schedule, or a traced array; 1 is Newton's step.

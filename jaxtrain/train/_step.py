@@ -13,6 +13,7 @@ from jax import lax
 from jaxtrain import _check, _compat, metrics, nn, optim, tree
 from jaxtrain.errors import StateError
 from jaxtrain.nn._layer import fold_name
+from jaxtrain.optim._average import check_averages_stand_last
 from jaxtrain.train._global import global_sum
 
 PyTree = Any
@@ -151,7 +152,9 @@ def make_step(
         zero = jnp.zeros((), jnp.int32)
         scale = FIRST_SCALE if precision == "float16" else 1.0
         counters = Guard(zero, zero, jnp.asarray(scale, jnp.float32), zero)
-        return TrainState(zero, params, state, tx.init(split(params)[1]), key, counters)
+        opt_state = tx.init(split(params)[1])
+        check_averages_stand_last(opt_state)
+        return TrainState(zero, params, state, opt_state, key, counters)
 
     def apply(ts: TrainState, batch: Batch, axis_name: str | None = None):
         def psum(x):
