@@ -40,7 +40,8 @@ def list_() -> None:
 
 
 def table() -> None:
-    """Puts the table of all results into the README."""
+    """Puts the table of all results into the README, and their page beside the experiments."""
+    _experiment.REPORT.write_text(_experiment.report())
     _experiment.README.write_text(_experiment.with_table(_experiment.README.read_text()))
 
 

@@ -4,6 +4,7 @@ An experiment is a file of this folder. Its docstring begins with the question; 
 `Config`, `SIZES` (smoke, default and full) and `run(config) -> Result`.
 """
 
+import collections
 import dataclasses
 import importlib
 import json
@@ -23,6 +24,7 @@ from jaxtrain import _check, optim
 FOLDER = pathlib.Path(__file__).parent
 RESULTS = FOLDER / "results"
 README = FOLDER.parent / "README.md"
+REPORT = FOLDER / "README.md"
 BAR = r"\|"  # a bar within a cell of a Markdown table
 VERDICTS = ("true", "false", "depends")
 MARKS = "<!-- results: python -m experiments table -->\n", "<!-- end of results -->\n"
@@ -117,18 +119,38 @@ def save(
     return path
 
 
+def records() -> dict[str, dict[str, Any]]:
+    """Returns the committed results by name, each with its question."""
+    modules = found()
+    read = {path.stem: json.loads(path.read_text()) for path in sorted(RESULTS.glob("*.json"))}
+    return {name: {"question": question(modules[name]), **r} for name, r in read.items()}
+
+
 def table() -> str:
-    """Returns the results as a Markdown table, a row per claim."""
-    rows = ["| experiment | claim | verdict | |", "| --- | --- | --- | --- |"]
-    for path in sorted(RESULTS.glob("*.json")):
-        record = json.loads(path.read_text())
-        folder = f"{FOLDER.name}/{RESULTS.name}"
-        links = f"[numbers]({folder}/{path.name}), [figure]({folder}/{record['figure']})"
-        name = f"[{path.stem}]({FOLDER.name}/{path.stem}.py)"
-        for claim, verdict in record["claims"].items():
-            rows.append(f"| {name} | {claim.replace('|', BAR)} | {verdict} | {links} |")
-            name = links = ""
+    """Returns the results as a Markdown table, a row per experiment."""
+    rows = ["| question | of its claims | |", "| --- | --- | --- |"]
+    folder = f"{FOLDER.name}/{RESULTS.name}"
+    for name, record in records().items():
+        counts = collections.Counter(record["claims"].values())
+        verdicts = ", ".join(f"{counts[v]} {v}" for v in VERDICTS if counts[v])
+        links = f"[figure]({folder}/{record['figure']}), [numbers]({folder}/{name}.json)"
+        asked = f"[{record['question']}]({FOLDER.name}/{name}.py)"
+        rows.append(f"| {asked} | {verdicts} | {links} |")
     return "\n".join(rows) + "\n"
+
+
+def report() -> str:
+    """Returns the results as a Markdown page: figures, and a verdict per claim."""
+    parts = ["# What the experiments found\n", "Written by `python -m experiments table`.\n"]
+    for name, record in records().items():
+        parts += [f"## {record['question']}\n", f"![{name}]({RESULTS.name}/{record['figure']})\n"]
+        parts += ["| claim | verdict |\n| --- | --- |"]
+        parts += [
+            f"| {c.replace('|', BAR)} | {verdict} |" for c, verdict in record["claims"].items()
+        ]
+        where = f"[{name}.py]({name}.py), [numbers]({RESULTS.name}/{name}.json)"
+        parts += [f"\n{where}; {record['seconds']:g} s on one {record['device']} device.\n"]
+    return "\n".join(parts)
 
 
 def with_table(text: str) -> str:

@@ -26,7 +26,6 @@ from experiments._experiment import Result, panels, truth
 from jaxtrain import models, optim, schedules
 
 NET = models.mlp([32, 10])
-DATA = {"digits": 0.0, "digits with noise": 1.0}  # its standard deviation, that of the pixels is 1
 GUESSING = np.log(10)
 DIVERGED = 1e6  # for a loss that is not finite
 COLORS = {"very high": "C3", "high": "C1", "good": "C2", "low": "C0"}
@@ -58,19 +57,14 @@ SIZES = {
 
 def training_loss(config: Config, noise: float, decay: bool) -> np.ndarray:
     """Returns the median over seeds, before the first epoch and after each, (rates, epochs + 1)."""
-    x, labels = _digits.examples()[0]
-    order = np.stack(
-        [_digits.batches(len(x), config.batch_size, config.epochs, seed) for seed in config.seeds]
+    order = _digits.orders(
+        len(_digits.examples()[0][0]), config.batch_size, config.epochs, config.seeds
     )
-    x = _digits.noisy(jax.random.key(0), jnp.asarray(x), noise)
-
-    def see(params, state, opt_state):
-        return _digits.evaluate(NET, params, state, x, labels)[0]
 
     def run(rate, seed, order):
         steps = order.shape[0] * order.shape[1]
         tx = optim.sgd(schedules.cosine(rate, steps=steps) if decay else rate)
-        return _digits.train(NET, tx, seed, order, see, noise=noise)
+        return _digits.training_loss(NET, tx, seed, order, noise=noise)
 
     runs = jax.jit(jax.vmap(jax.vmap(run, (None, 0, 0)), (0, None, None)))
     found = np.asarray(runs(jnp.array(config.rates), jnp.array(config.seeds), order))
@@ -86,7 +80,7 @@ def regimes(kept) -> dict[str, int]:
 def draw(config: Config, kept, decayed):
     """Draws the four regimes beside the best decayed rate, and what each rate ends at."""
     figure, (*curves, last) = panels("Which learning rate is the best one?", 3)
-    for axes, name in zip(curves, DATA, strict=True):
+    for axes, name in zip(curves, _digits.NOISE, strict=True):
         for regime, i in regimes(kept[name]).items():
             label = f"{regime}: {config.rates[i]:g}"
             axes.semilogy(kept[name][i], color=COLORS[regime], lw=2, label=label)
@@ -97,7 +91,7 @@ def draw(config: Config, kept, decayed):
         axes.set_ylim(0.7 * min(kept[name].min(), decayed[name].min()), 12)
         axes.set_title(name.capitalize(), fontsize=11)
         axes.legend(loc="upper right", framealpha=0.95)
-    for color, name in zip(("C4", "C5"), DATA, strict=True):
+    for color, name in zip(("C4", "C5"), _digits.NOISE, strict=True):
         for line, how, found in (("-", "kept", kept), ("--", "decayed", decayed)):
             label = f"{name}, {how}"
             last.loglog(config.rates, found[name][:, -1], "o" + line, color=color, label=label)
@@ -111,10 +105,10 @@ def draw(config: Config, kept, decayed):
 
 def run(config: Config) -> Result:
     """Trains at all rates, kept and decayed, and compares where the losses lead."""
-    kept = {name: training_loss(config, noise, False) for name, noise in DATA.items()}
-    decayed = {name: training_loss(config, noise, True) for name, noise in DATA.items()}
+    kept = {name: training_loss(config, noise, False) for name, noise in _digits.NOISE.items()}
+    decayed = {name: training_loss(config, noise, True) for name, noise in _digits.NOISE.items()}
     numbers, guesses, high_first, slow, decay_wins = {}, [], [], [], []
-    for name in DATA:
+    for name in _digits.NOISE:
         at = regimes(kept[name])
         very_high, high, good, low = (kept[name][i] for i in at.values())
         best = decayed[name][:, -1].argmin()

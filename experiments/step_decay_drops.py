@@ -6,8 +6,8 @@ and within an epoch the loss falls to a new level. It shows one run, with all th
 Here the control of each cut is the same run without it: same params, same batches, same cuts
 before. An MLP is trained with momentum 0.9 on the shipped digits, as they are and with noise that
 each image gets anew at every visit, at several rates. The loss is that of the whole training set,
-with noise if trained with it. A cut drops the loss if an epoch later it is lower than in the control:
-if the mean over seeds of the log of their ratio is below 0 by over three standard errors.
+with noise if trained with it. A cut drops the loss if it is lower an epoch later than in the
+control: if the mean over seeds of the log of their ratio is below 0 by over three standard errors.
 
 References:
     K. He, X. Zhang, S. Ren, J. Sun, "Deep residual learning for image recognition", 2016.
@@ -24,7 +24,6 @@ from experiments._experiment import Result, panels, truth
 from jaxtrain import models, optim, schedules
 
 NET = models.mlp([32, 10])
-DATA = {"digits": 0.0, "digits with noise": 1.0}  # its standard deviation, that of the pixels is 1
 FACTOR = 0.1
 
 
@@ -55,7 +54,7 @@ SIZES = {
 
 
 def factors(cuts: int) -> np.ndarray:
-    """Returns what the rate is multiplied by before and after each cut when n are made, (n, cut)."""
+    """Returns the rate's factors before and after each cut where none, one, two, ... are made."""
     made = np.arange(cuts + 1)
     return FACTOR ** np.minimum(made[:, None], made[None])
 
@@ -66,19 +65,14 @@ def training_loss(config: Config, noise: float) -> np.ndarray:
     Returns:
         The losses before training and after each epoch, (rates, cuts + 1, seeds, epochs + 1).
     """
-    x, labels = _digits.examples()[0]
-    order = np.stack(
-        [_digits.batches(len(x), config.batch_size, config.epochs, seed) for seed in config.seeds]
+    order = _digits.orders(
+        len(_digits.examples()[0][0]), config.batch_size, config.epochs, config.seeds
     )
     boundaries = [cut * order.shape[2] for cut in config.cuts]
-    x = _digits.noisy(jax.random.key(0), jnp.asarray(x), noise)
-
-    def see(params, state, opt_state):
-        return _digits.evaluate(NET, params, state, x, labels)[0]
 
     def run(rates, seed, order):
         tx = optim.momentum(schedules.join(list(rates), boundaries))
-        return _digits.train(NET, tx, seed, order, see, noise=noise)
+        return _digits.training_loss(NET, tx, seed, order, noise=noise)
 
     over = jax.vmap(jax.vmap(jax.vmap(run, (None, 0, 0)), (0, None, None)), (0, None, None))
     rates = jnp.asarray(np.multiply.outer(config.rates, factors(len(config.cuts))), float)
@@ -136,7 +130,7 @@ def draw(config: Config, losses, effect):
 
 def run(config: Config) -> Result:
     """Trains with and without each cut and compares losses at once and at the end."""
-    losses = {name: training_loss(config, noise) for name, noise in DATA.items()}
+    losses = {name: training_loss(config, noise) for name, noise in _digits.NOISE.items()}
     effect = {name: effects(config, loss) for name, loss in losses.items()}
     numbers, drops, lower = {}, {}, []
     for name, loss in losses.items():

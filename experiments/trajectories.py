@@ -7,8 +7,8 @@ Three landscapes of two weights:
     saddle      x^2 / 2 - y^2 / 2 + y^4 / 4,            from (1.5, 0.01), beside its ridge
 
 Each method has, on each landscape, the constant rate with the lowest mean cost over the run, of
-those a quarter of a decade apart from 1e-4 to 10 which never lead above the start. The second-order methods have their own step
-lengths: 1 for Newton's, a strong-Wolfe search for BFGS and L-BFGS.
+those a quarter of a decade apart from 1e-4 to 10 which never lead above the start. The methods of
+second order have their own step lengths: 1 for Newton's, a strong-Wolfe search for BFGS and L-BFGS.
 
 AdaGrad divides by the root of the sum of squared gradients of each weight. Its first step is
 therefore `-lr sign(g)`, and multiplying a weight's curvature changes nothing: from (1, 1) on

@@ -53,7 +53,8 @@ def test_the_table_in_the_readme_is_up_to_date():
     text = _experiment.README.read_text()
     assert all(text.count(mark) == 1 for mark in _experiment.MARKS)
     assert _experiment.with_table(text) == text, "run python -m experiments table"
-    assert all(f"[{name}](experiments/{name}.py)" in text for name in FOUND)
+    assert all(f"](experiments/{name}.py)" in text for name in FOUND)
+    assert _experiment.REPORT.read_text() == _experiment.report(), "run python -m experiments table"
 
 
 def test_only_smoke_leaves_the_committed_results_alone(monkeypatch, tmp_path, capsys):
@@ -67,6 +68,8 @@ def test_only_smoke_leaves_the_committed_results_alone(monkeypatch, tmp_path, ca
         size: int
 
     class module:
+        """Is it so?"""
+
         SIZES = {"smoke": Config(1), "default": Config(2), "full": Config(3)}
 
     module.run = staticmethod(run)
@@ -83,9 +86,10 @@ def test_only_smoke_leaves_the_committed_results_alone(monkeypatch, tmp_path, ca
         assert record["numbers"] == {"size": size} and record["config"] == {"size": size}
         assert record["claims"] == {"It is so.": "true", "|It| is not.": "false"}
         assert record["seconds"] < 60
-    rows = _experiment.table().splitlines()[2:]
-    assert rows[0].startswith("| [one](experiments/one.py) | It is so. | true | [numbers](")
-    assert rows[1:] == [r"|  | \|It\| is not. | false |  |"]
+    (row,) = _experiment.table().splitlines()[2:]
+    assert row.startswith("| [Is it so?](experiments/one.py) | 1 true, 1 false | [figure](")
+    page = _experiment.report()
+    assert "## Is it so?\n" in page and "| It is so. | true |\n| \\|It\\| is not. | false |" in page
 
 
 def test_list_shows_name_sizes_and_question(capsys):

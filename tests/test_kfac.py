@@ -281,7 +281,7 @@ def test_the_constraint_bounds_the_norm_of_the_step(x64):
         """The inner product of the step u and what came in, -lr * g."""
         updates, _ = first_update(optim.kfac(MLP, lr, norm_constraint=constraint), params, factors)
         products = jax.tree.map(lambda u, g: np.sum(u * g) * -lr, updates, params)
-        return sum(jax.tree.leaves(products))
+        return float(sum(jax.tree.leaves(products)))
 
     whole = size(1.0, None)  # that of the natural step
     assert whole > 1e-4 and size(1e-6, 1e-4) == pytest.approx(1e-12 * whole, rel=1e-12)

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxtrain import optim
+from jaxtrain import optim, schedules
 from jaxtrain.errors import ConfigError
 
 CURVATURE = jnp.array([1.0, 10.0])
@@ -39,10 +39,12 @@ def run(tx, fun=bowl, start=START, **options):
     ids=["sgd", "lookahead", "shifted", "adam", "newton", "bfgs", "lbfgs", "optax", "optax lbfgs"],
 )
 def test_minimizes_with_any_optimizer(tx):
-    found = run(tx, tolerance=1e-3)
+    with jax.numpy_dtype_promotion("standard"):  # for optax
+        found = run(tx, tolerance=1e-3)
     assert "gradient norm" in found.reason and found.reason.endswith("<= tolerance 0.001")
-    # At a gradient of 1e-3 the params are 1e-3 / 2 from the minimum; look-aheads a little more.
-    np.testing.assert_allclose(found.params["w"], 3, atol=2e-3)
+    # A gradient of 1e-3 is 1e-3 / 2 from the minimum; where it is taken at a point ahead, the params
+    # lag behind that by 0.9 of the last step, which is up to 0.02 / (1 - 0.9) * 2 of the distance.
+    np.testing.assert_allclose(found.params["w"], 3, atol=5e-3)
     assert found.value == pytest.approx(float(bowl(found.params)), rel=1e-6)
     assert all(len(column) == found.steps + 1 for column in found.history.values())
     assert found.history["value"][0] == pytest.approx(100, rel=1e-6)
@@ -105,10 +107,10 @@ def test_what_is_not_finite_is_not_taken():
     def barrier(w):
         return -jnp.log(1 - w) - 3 * w
 
-    found = run(optim.sgd(0.2), barrier, jnp.float32(0))
-    assert found.reason == f"not finite at step {found.steps + 1}; params are those before it"
+    found = run(optim.sgd(schedules.join([0.1, 5.0], [2])), barrier, jnp.float32(0))
+    assert found.reason == "not finite at step 3; params are those before it"
     assert np.isfinite(found.value) and found.value == pytest.approx(float(barrier(found.params)))
-    assert len(found.history["value"]) == found.steps + 1
+    assert found.steps == 2 and len(found.history["value"]) == 3
     assert np.isfinite(found.history["value"]).all()
     assert run(optim.sgd(0.2), barrier, jnp.float32(2)).reason == "not finite at the start"
     # A line search keeps out of there.

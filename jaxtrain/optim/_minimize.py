@@ -63,8 +63,8 @@ def minimize(
 
     It stops when the gradient's norm is at most `tolerance`, when a step changes the value by at
     most `value_tolerance`, when a line search finds no lower value, when value or gradient is not
-    finite, or after `steps` steps; `reason` says which. Methods that look ahead are given gradients
-    at `optim.grad_params`, and the params returned are `optim.eval_params`.
+    finite, or after `steps` steps; `reason` says which. Values and gradients are taken
+    at `optim.grad_params`, where the rules apply; the params returned are `optim.eval_params`.
 
     A line search is run by its `update`; its last value and gradient are used again, so that each
     of its trials costs one evaluation and nothing else does.
@@ -153,13 +153,13 @@ def _programs(fun, tx, tolerance, value_tolerance):
         search = _line_search(opt_state)
         if search is None:
             value, grad, norm = measure(grad_params(params, opt_state))
-            spent, lower = 1, True
+            spent, lower = 1, jnp.array(True)
         else:
             value, grad, norm = search.value, search.grad, tree.global_norm(search.grad)
             spent, lower = _spent(_line_search(old.opt_state), search), value < old.value
-        change = jnp.abs(value - old.value)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
-        unchanged = False if value_tolerance is None else change <= value_tolerance
+        change = jnp.abs(value - old.value)
+        unchanged = change <= (-1 if value_tolerance is None else value_tolerance)
         stop = jnp.select(
             [~finite, norm <= tolerance, unchanged, ~lower],
             [NOT_FINITE, FLAT, UNCHANGED, NOT_LOWER],
