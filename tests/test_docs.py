@@ -3,13 +3,17 @@
 import dataclasses
 import doctest
 import importlib.util
+import inspect
 import pathlib
 import re
+import subprocess
 import sys
 import types
 from typing import NamedTuple
 
 import pytest
+
+from jaxtrain import optim, schedules
 
 PATH = pathlib.Path(__file__).parent.parent / "docs" / "build_api.py"
 SPEC = importlib.util.spec_from_file_location("build_api", PATH)
@@ -97,3 +101,52 @@ def test_the_examples_for_contributors_run(i, name, monkeypatch):
     else:
         tests = doctest.testmod(module, optionflags=doctest.ELLIPSIS)
         assert tests.attempted > 0 and tests.failed == 0
+
+
+def named_tests(text):
+    """The test ids, patterns with a *, that the last cells of the tables name; and their files."""
+    for cell in re.findall(r"^\|.*\| (.*`.*) \|$", text, re.M):
+        name = "test_equals_keras_formula"  # said above that table
+        for function, case in re.findall(r"`(test_\w+)?(\[.*?\])?`", cell):
+            name = function or name
+            if function or case:
+                yield name + case
+
+
+def test_every_test_that_porting_names_exists():
+    text = PATH.with_name("porting.md").read_text()
+    files = set(re.findall(r"`(tests/test_\w+\.py)`", text))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", *files],
+        cwd=PATH.parent.parent, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    ids = "\n".join(line.partition("::")[2] for line in done.stdout.splitlines())
+    names = list(named_tests(text))
+    assert len(names) > 150
+    patterns = [re.escape(name).replace(r"\*", "[^\n]*") for name in names]
+    whole = ["" if name.endswith("]") else r"(\[.*)?" for name in names]
+    missing = [
+        name
+        for name, pattern, rest in zip(names, patterns, whole, strict=True)
+        if not re.search(f"^{pattern}{rest}$", ids, re.M)
+    ]
+    assert not missing
+
+
+FUNCTIONS = {
+    f"{module.__name__}.{name}": f
+    for module in (optim, schedules)
+    for name, f in vars(module).items()
+    if inspect.isfunction(f)
+}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_argument_is_documented(name):
+    text = inspect.cleandoc(FUNCTIONS[name].__doc__)
+    section = re.search(r"^Args:\n((?:  .*\n|\n)+)", text, re.M)
+    documented = re.findall(r"^  (\w[\w, ]*):", section[1], re.M)
+    names = ", ".join(documented).split(", ")
+    assert sorted(names) == sorted(inspect.signature(FUNCTIONS[name]).parameters)

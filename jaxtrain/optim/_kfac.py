@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.custom_batching import sequential_vmap
 from jax.typing import ArrayLike
 
 from jaxtrain import _check, _compat, losses, nn, tree
@@ -325,8 +326,8 @@ def _matrices(params, stacks):
 
 
 def _damped_inverses(factors, damping, stack):
-    if stack:  # not batched: on CPU, batched calls of LAPACK can wait for each other for ever
-        return lax.map(lambda one: _damped_inverses(one, damping, stack - 1), factors)
+    if stack:
+        return jax.vmap(lambda one: _damped_inverses(one, damping, stack - 1))(factors)
     a, g = (jnp.trace(F) / len(F) for F in factors)
     pi = jnp.sqrt(ratio(a, g))
     pi = jnp.where(pi > 0, pi, 1)  # a factor of 0, such as that of a frozen layer
@@ -338,6 +339,9 @@ def _damped_inverses(factors, damping, stack):
         eye = jnp.eye(len(F), dtype=F.dtype)
         return jax.scipy.linalg.cho_solve(jax.scipy.linalg.cho_factor(F + d * eye), eye)
 
+    if jax.default_backend() == "cpu":
+        # Two batched calls of LAPACK can wait for each other for ever (jaxlib 0.10.2, two cores).
+        inverse = sequential_vmap(inverse)
     return KFACFactors(inverse(factors.A, pi * root), inverse(factors.G, root / pi))
 
 

@@ -220,7 +220,7 @@ def strong_wolfe(
     where = "strong_wolfe"
     _check.fraction(where, "c1", c1)
     _check.fraction(where, "c2", c2)
-    if not any(isinstance(c, jax.core.Tracer) for c in (c1, c2)) and c1 > c2:
+    if not any(isinstance(c, jax.core.Tracer) for c in (c1, c2)) and float(c1) > float(c2):
         _check.fail(where, "c1", f"at most c2 = {c2}", c1)
     _check.choice(where, "first_trial", first_trial, ("one", "decrease"))
     _check.integer(where, "max_evaluations", max_evaluations)

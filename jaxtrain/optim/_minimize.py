@@ -20,8 +20,9 @@ from ._base import _having, eval_params, grad_params
 class Minimum(NamedTuple):
     """What `minimize` found, and how.
 
-    `value` and `grad_norm` belong to `params`, and so does the last row of `history`, which has
-    arrays "value" and "grad_norm" with a number for the start and for each step.
+    `value` and `grad_norm` are those at `params`; `evaluations` counts values with gradients, those
+    of line searches included; `history` has arrays "value" and "grad_norm" with a number for the
+    start and for each step.
     """
 
     params: optax.Params
@@ -63,8 +64,8 @@ def minimize(
 
     It stops when the gradient's norm is at most `tolerance`, when a step changes the value by at
     most `value_tolerance`, when a line search finds no lower value, when value or gradient is not
-    finite, or after `steps` steps; `reason` says which. Values and gradients are taken
-    at `optim.grad_params`, where the rules apply; the params returned are `optim.eval_params`.
+    finite, or after `steps` steps; `reason` says which. Values and gradients are taken at
+    `optim.grad_params`, where the rules apply; the params returned are `optim.eval_params`.
 
     A line search is run by its `update`; its last value and gradient are used again, so that each
     of its trials costs one evaluation and nothing else does.
@@ -137,7 +138,8 @@ def _programs(fun, tx, tolerance, value_tolerance):
         return value, grad, tree.global_norm(grad)
 
     def begin(params):
-        params = jax.tree.map(lambda p: jnp.asarray(p, jnp.result_type(p)), params)
+        # A copy, because what `jit` returns unchanged is the caller's array, and `advance` donates.
+        params = jax.tree.map(lambda p: jnp.array(p, jnp.result_type(p), copy=True), params)
         opt_state = tx.init(params)
         value, grad, norm = measure(grad_params(params, opt_state))
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
@@ -155,7 +157,8 @@ def _programs(fun, tx, tolerance, value_tolerance):
             value, grad, norm = measure(grad_params(params, opt_state))
             spent, lower = 1, jnp.array(True)
         else:
-            value, grad, norm = search.value, search.grad, tree.global_norm(search.grad)
+            value, grad = search.value.astype(old.value.dtype), search.grad
+            norm = tree.global_norm(grad)
             spent, lower = _spent(_line_search(old.opt_state), search), value < old.value
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         change = jnp.abs(value - old.value)
@@ -165,9 +168,11 @@ def _programs(fun, tx, tolerance, value_tolerance):
             [NOT_FINITE, FLAT, UNCHANGED, NOT_LOWER],
             GOING_ON,
         )
-        new = (params, opt_state, value, grad, norm, change, old.step + 1)
-        new = jax.tree.map(lambda n, o: jnp.where(finite, n, o).astype(o.dtype), new, old[:7])
-        return _State(*new, old.evaluations + spent, stop.astype(jnp.int32))
+        new = _State(
+            params, opt_state, value, grad, norm, change, old.step + 1, old.evaluations, old.stop
+        )
+        state = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
+        return state._replace(evaluations=old.evaluations + spent, stop=stop.astype(jnp.int32))
 
     def advance(state, until):
         def body(carry):
@@ -217,7 +222,7 @@ def _bar(total, *, shown):
         task = bar.add_task("", total=total, value=math.nan, norm=math.nan)
 
         def show(state):
-            numbers = {"value": float(state.value), "norm": float(state.grad_norm)}
-            bar.update(task, completed=int(state.step), **numbers)
+            value, norm = float(state.value), float(state.grad_norm)
+            bar.update(task, completed=int(state.step), value=value, norm=norm)
 
         yield show

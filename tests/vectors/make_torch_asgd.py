@@ -15,6 +15,7 @@ sys.path.insert(0, str(HERE.parent))
 from trajectories import START, STEPS, gradient  # noqa: E402
 
 if __name__ == "__main__":
+    torch.set_default_dtype(torch.float64)  # ASGD keeps its rate in it
     w = torch.tensor(START, requires_grad=True)
     optimizer = torch.optim.ASGD([w], lr=5e-4, lambd=0.5, alpha=0.75, t0=10)
     iterates, averages = [], []
