@@ -56,30 +56,32 @@ class Config:
 SIZES = {
     "smoke": Config(rates=(0.3,), steps=60, length=10, seeds=(0, 1)),
     "default": Config(),
-    "full": Config(steps=3000, length=40, seeds=tuple(range(32))),
+    "full": Config(steps=2000, length=40, seeds=tuple(range(16))),
 }
 
 
-def init(key):
-    keys = jax.random.split(key, 3)
-    return {
-        "W": jax.random.orthogonal(keys[0], HIDDEN),
-        "U": jax.random.normal(keys[1], (2, HIDDEN)),
-        "b": jnp.zeros(HIDDEN),
-        "v": jax.random.normal(keys[2], (HIDDEN,)) / HIDDEN**0.5,
-        "c": jnp.zeros(()),
+def init(seed: int):
+    rng = np.random.default_rng([seed, 0])
+    params = {
+        "W": np.linalg.qr(rng.normal(size=(HIDDEN, HIDDEN)))[0],
+        "U": rng.normal(size=(2, HIDDEN)),
+        "b": np.zeros(HIDDEN),
+        "v": rng.normal(size=HIDDEN) / HIDDEN**0.5,
+        "c": np.zeros(()),
     }
+    return {name: array.astype(np.float32) for name, array in params.items()}
 
 
-def sequences(key, length: int):
-    """Returns a batch of inputs, (length, BATCH, 2), and sums, (BATCH,)."""
-    keys = jax.random.split(key, 3)
-    numbers = jax.random.uniform(keys[0], (BATCH, length))
-    half = length // 2
-    first = jax.random.randint(keys[1], (BATCH,), 0, half)
-    second = jax.random.randint(keys[2], (BATCH,), half, length)
-    marks = jax.nn.one_hot(first, length) + jax.nn.one_hot(second, length)
-    return jnp.stack([numbers.T, marks.T], axis=-1), (numbers * marks).sum(1)
+def sequences(seed: int, config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the batches of all steps: inputs, (steps, length, BATCH, 2), and sums."""
+    rng, n = np.random.default_rng([seed, 1]), config.length
+    shape = config.steps, 1, BATCH
+    numbers = rng.random((config.steps, n, BATCH))
+    first, second = rng.integers(0, n // 2, shape), rng.integers(n // 2, n, shape)
+    places = np.arange(n)[:, None]
+    marks = (places == first) | (places == second)
+    x = np.stack([numbers, marks], axis=-1)
+    return x.astype(np.float32), (numbers * marks).sum(1).astype(np.float32)
 
 
 def loss(params, x, y):
@@ -91,8 +93,9 @@ def loss(params, x, y):
 
 
 def cosine(a, b):
-    norms = tree.global_norm(a) * tree.global_norm(b)
-    return sum(jax.tree.leaves(jax.tree.map(jnp.vdot, a, b))) / norms
+    norms = tree.global_norm(a), tree.global_norm(b)
+    products = jax.tree.map(lambda x, y: jnp.vdot(x / norms[0], y / norms[1]), a, b)
+    return sum(jax.tree.leaves(products))
 
 
 def train(rule, config: Config):
@@ -103,24 +106,23 @@ def train(rule, config: Config):
         (seeds, rates, steps).
     """
 
-    def run(seed, rate):
-        key = jax.random.key(seed)
-        params, descent = init(key), optim.sgd(rate)
+    def run(start, x, y, rate):
+        descent = optim.sgd(rate)
 
-        def step(carry, k):
+        def step(carry, batch):
             params, state = carry
-            batch = sequences(jax.random.fold_in(key, k), config.length)
             value, g = jax.value_and_grad(loss)(params, *batch)
             clipped, _ = rule.update(g, optax.EmptyState())
             updates, state = descent.update(clipped, state)
             seen = value, tree.global_norm(g), tree.global_norm(clipped), cosine(g, clipped)
             return (optax.apply_updates(params, updates), state), seen
 
-        steps = jnp.arange(config.steps, dtype=jnp.int32)
-        return jax.lax.scan(step, (params, descent.init(params)), steps)[1]
+        return jax.lax.scan(step, (start, descent.init(start)), (x, y))[1]
 
-    runs = jax.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)))
-    return [np.asarray(x) for x in runs(jnp.array(config.seeds), jnp.array(config.rates))]
+    starts = jax.tree.map(lambda *leaves: np.stack(leaves), *map(init, config.seeds))
+    x, y = map(np.stack, zip(*(sequences(seed, config) for seed in config.seeds), strict=True))
+    runs = jax.jit(jax.vmap(jax.vmap(run, (None, None, None, 0)), (0, 0, 0, None)))
+    return [np.asarray(found) for found in runs(starts, x, y, jnp.array(config.rates))]
 
 
 def exploded(losses) -> np.ndarray:

@@ -97,13 +97,13 @@ def descend(net, tx, order, key, *, unit: float, searches: bool, records: int):
         value, grad = jax.value_and_grad(f)(w)
         updates, state = tx.update(grad, state, w, value=value, grad=grad, value_fn=f)
         # The search knows the gradient at its end, which is that of the next step full-batch.
-        gradients = gradients + (len(batch) < len(x) or not searches)
+        gradients = gradients + int(len(batch) < len(x) or not searches)
         return (optax.apply_updates(w, updates), state, gradients), None
 
     def record(carry, some):
         (w, state, gradients), _ = jax.lax.scan(step, carry, some)
         spent = gradients + (state[-1].evaluations if searches else 0)
-        return (w, state, gradients), (unit * spent, objective(net, unravel, w, x, labels))
+        return (w, state, gradients), (unit * spent.astype(float), objective(net, unravel, w, x, labels))
 
     every = len(order) // records
     chunks = order[: every * records].reshape(records, every, -1)

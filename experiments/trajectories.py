@@ -112,18 +112,20 @@ class Config:
     """Every method on every landscape.
 
     Attributes:
+        landscapes: names in `LANDSCAPES`; the last is drawn in 3-D.
         steps: of each run.
         every: steps between the marks on the paths.
         kappas: curvatures for AdaGrad's paths.
     """
 
+    landscapes: tuple[str, ...] = ("valley", "banana", "saddle")
     steps: int = 100
     every: int = 5
     kappas: tuple[float, ...] = (1.0, 10.0, 100.0, 1000.0)
 
 
 SIZES = {
-    "smoke": Config(steps=10),
+    "smoke": Config(landscapes=("saddle",), steps=10),
     "default": Config(),
     "full": Config(steps=1000, every=50),
 }
@@ -173,10 +175,10 @@ def adagrad_paths(config: Config, rate: float) -> np.ndarray:
 def first_steps(paths, rates) -> np.ndarray:
     """Returns AdaGrad's first step over `-lr sign(g)` on each landscape, (landscapes, 2)."""
     ratios = []
-    for name, land in LANDSCAPES.items():
-        start, end = paths["AdaGrad", name][:2]
-        sign = np.sign(jax.grad(land.cost)(jnp.array(start)))
-        ratios.append((end - start) / (-rates["AdaGrad", name] * sign))
+    for (method, name), iterates in paths.items():
+        if method == "AdaGrad":
+            sign = np.sign(jax.grad(LANDSCAPES[name].cost)(jnp.array(iterates[0])))
+            ratios.append((iterates[1] - iterates[0]) / (-rates[method, name] * sign))
     return np.array(ratios)
 
 
@@ -188,10 +190,11 @@ def draw(config: Config, paths):
     figure.suptitle(
         f"How do the optimizers move? {config.steps} steps, a dot every {config.every}", fontsize=17
     )
-    shape = len(FAMILIES), len(LANDSCAPES) + 1
+    shape = len(FAMILIES), len(config.landscapes) + 1
     for row, (family, methods) in enumerate(FAMILIES.items()):
         at = row * shape[1] + 1
-        for column, (name, land) in enumerate(LANDSCAPES.items()):
+        for column, name in enumerate(config.landscapes):
+            land = LANDSCAPES[name]
             axes = figure.add_subplot(*shape, at + column)
             grid = np.stack(np.meshgrid(*(np.linspace(*ends, 201) for ends in land.limits)))
             height = land.cost(np.moveaxis(grid, 0, -1))
@@ -206,7 +209,7 @@ def draw(config: Config, paths):
             axes.set(xlim=land.limits[0], ylim=land.limits[1], xticks=[], yticks=[])
             axes.set_title(name if row == 0 else "", fontsize=14)
             axes.set_ylabel(family if column == 0 else "", fontsize=14)
-        axes = figure.add_subplot(*shape, at + 3, projection="3d", computed_zorder=False)
+        axes = figure.add_subplot(*shape, at + column + 1, projection="3d", computed_zorder=False)
         axes.plot_surface(*grid, height, cmap="Greys_r", alpha=0.5, lw=0, rcount=80, ccount=80)
         for i, method in enumerate(methods):
             w = np.clip(paths[method, name], *np.transpose(land.limits))
@@ -214,7 +217,7 @@ def draw(config: Config, paths):
         axes.view_init(elev=38, azim=-55)
         axes.set_box_aspect((1, 1, 0.6), zoom=1.15)
         axes.set(xticks=[], yticks=[], zticks=[])
-        axes.set_title("saddle in 3-D" if row == 0 else "", fontsize=14)
+        axes.set_title(f"{name} in 3-D" if row == 0 else "", fontsize=14)
         axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=13, frameon=False)
     return figure
 
@@ -223,10 +226,10 @@ def run(config: Config) -> Result:
     """Runs all methods, and AdaGrad in valleys of all curvatures."""
     with _compat.enable_x64(True):
         paths, rates = {}, {}
-        for name, land in LANDSCAPES.items():
+        for name in config.landscapes:
             for method, make in (FIRST_ORDER | SECOND_ORDER).items():
                 tried = RATES if method in FIRST_ORDER else np.ones(1)
-                found = best_path(make, land, tried, config.steps)
+                found = best_path(make, LANDSCAPES[name], tried, config.steps)
                 paths[method, name], rates[method, name] = found
         directions = first_steps(paths, rates)
         valleys = adagrad_paths(config, rate=0.5)

@@ -11,7 +11,7 @@ from catalogue import LAYERS, key
 from jax.sharding import PartitionSpec as P
 from training import images, same_bytes, small_net
 
-from jaxtrain import _compat, losses, models, nn, optim, train
+from jaxtrain import _compat, losses, metrics, models, nn, optim, train
 from jaxtrain.data._order import permutation
 from jaxtrain.errors import ConfigError
 
@@ -197,8 +197,15 @@ def test_evaluations_and_run_folders_are_of_averages_and_their_statistics(how, d
     assert same_bytes(jax.device_get(run.model[1:]), loaded[1:])
     with pytest.raises(ConfigError, match="predict: ts must be a state with the statistics of its"):
         train.predict(net, run.ts, test.image)
+    measures = {"loss": functools.partial(metrics.mean_loss, loss=losses.softmax_cross_entropy)}
+    eval_step = train.make_eval_step(net, measures)
+    with pytest.raises(
+        ConfigError, match="evaluate: ts must be a state with the statistics of its"
+    ):
+        train.evaluate(run.run, eval_step, run.ts, test)
     again = train.evaluation_state(run.run, step, dataset)(run.ts)
     outputs, _ = net.apply(params, state, test.image, nn.EVAL)
+    assert float(train.evaluate(run.run, eval_step, again, test)["loss"].value) == close(loss)
     for ts in (run.model, again):
         np.testing.assert_allclose(train.predict(net, ts, test.image), outputs, 1e-5, 1e-6)
 

@@ -160,9 +160,7 @@ SCHEDULES = {
     "inverse_time(lr, rate=k)": lambda t: lr / (1 + k * t),
     "inverse_time(lr, rate=1.0)": lambda t: lr / (t + 1),
     "inverse_power(lr, power=p)": lambda t: lr / (t + 1) ** p,
-    "linear_to(lr, steps=tau, end=0.01 * lr)": lambda t: (
-        lr + min(t / tau, 1) * (0.01 * lr - lr)
-    ),
+    "linear_to(lr, steps=tau, end=0.01 * lr)": lambda t: lr + min(t / tau, 1) * (0.01 * lr - lr),
     "linear(lr, steps=T)": lambda t: lr * max(1 - t / T, 0),
     "cosine(lr, steps=T)": lambda t: cosine(min(t, T), T),
     "inverse_sqrt(lr)": lambda t: lr / np.sqrt(t + 1),

@@ -72,11 +72,11 @@ def kfac_factors(
     Args:
       net: the network.
       loss: `f(outputs, targets) -> (batch,)`.
-      fisher: where g comes from. "model": from targets drawn from the model's own distribution, of
-        which `losses.softmax_cross_entropy` and `losses.squared_error` are the -log p (the second
-        of normal distributions); the curvature is then the Fisher and the Gauss-Newton matrix.
-        "empirical": from the targets of the batch. `draw(key, output) -> target`: the model's
-        distribution for another loss, of one example.
+      fisher: whose targets g comes from. "model": drawn from the model's own distribution, of which
+        `losses.softmax_cross_entropy` and `losses.squared_error` are the -log p (the second of
+        normal distributions); the curvature is then the Fisher and the Gauss-Newton matrix.
+        "empirical": those of the batch. `draw(key, output) -> target`, for one example: drawn so,
+        for another loss that is a -log p.
 
     Returns:
       `observe(params, state, batch, ctx) -> {"factors": factors by layer path}` for
@@ -99,8 +99,7 @@ def kfac_factors(
       Layers, 2016. Kunstner, Balles and Hennig, Limitations of the Empirical Fisher Approximation
       for Natural Gradient Descent, 2019.
     """
-    draw: Any = fisher if callable(fisher) else None
-    if draw is None:
+    if not callable(fisher):
         _check.choice("kfac_factors", "fisher", fisher, ("model", "empirical"))
     if fisher == "model":
         loss = getattr(loss, "func", loss)  # smoothed labels are none of the model's
@@ -109,14 +108,14 @@ def kfac_factors(
             fix = "pass fisher='empirical' or a function draw(key, output) -> target"
             rule = f"one of {[f.__name__ for f in draws]} with fisher='model'"
             _check.fail("kfac_factors", "loss", rule, loss, fix)
-        draw = draws[loss]
+        fisher = draws[loss]
     tapped = nn.tap(net, lambda path, layer: layer.kind in KINDS, _see)
 
     def observe(params, state, batch, ctx):
         real, label = batch["mask"] > 0, batch.get("label")
 
         def forward(probes):
-            outputs, new = tapped.apply(_with(params, probes), state, batch["image"], ctx)
+            outputs, new = tapped.apply(_with_probes(params, probes), state, batch["image"], ctx)
             return outputs, nn.split_taps(new)[1]
 
         def psum(x):
@@ -126,9 +125,8 @@ def kfac_factors(
         probes = {path: jnp.zeros(s.shape, s.dtype) for path, (_, s) in shapes.items()}
         probes = _compat.to_varying(probes, ctx.axis_name)
         outputs, pull, seen = jax.vjp(forward, probes, has_aux=True)
-        if draw is not None:
-            keys = ctx.child("fisher").keys(len(real))
-            label = lax.stop_gradient(jax.vmap(draw)(keys, outputs))
+        if callable(fisher):
+            label = jax.vmap(fisher)(ctx.child("fisher").keys(len(real)), outputs)
         cotangent = jax.grad(lambda y: jnp.where(real, loss(y, label), 0).sum())(outputs)
         (gradients,) = pull(cotangent)
         sums = {path: _sums(a, gradients[path], real) for path, (a, _) in seen.items()}
@@ -167,7 +165,7 @@ def _see(layer, params, x, y):
     return y, (a, y)
 
 
-def _with(params, probes):
+def _with_probes(params, probes):
     """Puts the probe of each path beside the params of its layer."""
 
     def put(params, names, probe):

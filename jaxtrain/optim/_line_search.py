@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -78,7 +79,7 @@ def _interpolate(x, y, t, bracketed, lowest, highest):
     end = jnp.where(t.step > x.step, highest, lowest)
     ahead = jnp.isfinite(cubic) & ((cubic - t.step) * (t.step - x.step) > 0)
     onward = jnp.where(ahead, cubic, end)
-    limit = t.step + 0.66 * (y.step - t.step)
+    limit = t.step + 0.5 * (y.step - t.step)
     step = jnp.select(
         [higher, turned, flatter & bracketed, flatter, bracketed],
         [
@@ -105,8 +106,13 @@ def _search(phi, start, grad, step, c1, c2, max_evaluations):
         # Lower, but not by enough: in the first stage the tilted function is interpolated instead.
         tilted = first_stage & (t.value <= s.x.value) & ~enough
         tilt = jnp.where(tilted, c1 * start.slope, 0)
-        points = (_Point(p.step, p.value - tilt * p.step, p.slope - tilt) for p in (s.x, s.y, t))
-        step, higher, turned = _interpolate(*points, s.bracketed, s.lowest, s.highest)
+
+        def lower(p):
+            return _Point(p.step, p.value - tilt * p.step, p.slope - tilt)
+
+        step, higher, turned = _interpolate(
+            lower(s.x), lower(s.y), lower(t), s.bracketed, s.lowest, s.highest
+        )
         bracketed = s.bracketed | higher | turned
         y = _either(higher, t, _either(turned, s.x, s.y))
         x = _either(accepted | ~higher, t, s.x)
@@ -220,7 +226,7 @@ def strong_wolfe(
     where = "strong_wolfe"
     _check.fraction(where, "c1", c1)
     _check.fraction(where, "c2", c2)
-    if not any(isinstance(c, jax.core.Tracer) for c in (c1, c2)) and float(c1) > float(c2):
+    if not any(isinstance(c, jax.core.Tracer) for c in (c1, c2)) and np.any(np.greater(c1, c2)):
         _check.fail(where, "c1", f"at most c2 = {c2}", c1)
     _check.choice(where, "first_trial", first_trial, ("one", "decrease"))
     _check.integer(where, "max_evaluations", max_evaluations)

@@ -138,8 +138,7 @@ def _programs(fun, tx, tolerance, value_tolerance):
         return value, grad, tree.global_norm(grad)
 
     def begin(params):
-        # A copy, because what `jit` returns unchanged is the caller's array, and `advance` donates.
-        params = jax.tree.map(lambda p: jnp.array(p, jnp.result_type(p), copy=True), params)
+        params = jax.tree.map(lambda p: jnp.asarray(p, jnp.result_type(p)), params)
         opt_state = tx.init(params)
         value, grad, norm = measure(grad_params(params, opt_state))
         finite = jnp.isfinite(value) & jnp.isfinite(norm)

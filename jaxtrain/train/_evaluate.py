@@ -94,7 +94,8 @@ def evaluator(run: Run, step: EvalStep, dataset: ArrayDataset, *, batch_size: in
         batch_size: examples per call over all devices, a multiple of their number.
 
     Returns:
-        A function from a TrainState to a dict of records as in `jaxtrain.metrics`.
+        A function from a TrainState to a dict of records as in `jaxtrain.metrics`. It refuses one
+        whose BatchNorm statistics are of other params than those to evaluate with.
     """
     data = run.put({"image": dataset.image, "label": dataset.label})
 
@@ -104,6 +105,7 @@ def evaluator(run: Run, step: EvalStep, dataset: ArrayDataset, *, batch_size: in
     one = run.spread(one, (None, None, 0))
 
     def evaluate(ts: TrainState) -> dict[str, Any]:
+        _check_statistics("evaluate", step.net, ts)
         records = fetched(one(ts, data, index) for index in _batches(len(dataset), batch_size))
         return functools.reduce(lambda a, b: jax.tree.map(np.add, a, b), records)
 
@@ -124,6 +126,9 @@ def evaluate(
 
     Returns:
         A dict of records as in `jaxtrain.metrics`, on the host.
+
+    Raises:
+        ConfigError: BatchNorm's statistics are of other params than those to evaluate with.
     """
     return evaluator(run, step, dataset, batch_size=_shared(batch_size, run))(ts)
 
@@ -152,10 +157,8 @@ def predict(
     Raises:
         ConfigError: BatchNorm's statistics are of other params than those to evaluate with.
     """
-    if isinstance(ts, TrainState) and batch_norms(net) and averages(ts):
-        fix = "pass the model of a Fit, or evaluation_state(run, step, dataset)(ts)"
-        got = "one whose optimizer evaluates other params than it trains"
-        _check.fail("predict", "ts", "a state with the statistics of its params", got, fix)
+    if isinstance(ts, TrainState):
+        _check_statistics("predict", net, ts)
     n = len(jax.tree.leaves(x)[0])
     size = _shared(min(batch_size, n), run)
     f = _forward(net, run)
@@ -183,6 +186,13 @@ def _forward(net: nn.Layer, run: Run | None) -> Callable:
         return jax.tree.map(lambda y: jax.lax.all_gather(y, axis_name, tiled=True), y)
 
     return jax.jit(forward) if run is None else run.spread(forward, (None, 0))
+
+
+def _check_statistics(where: str, net: nn.Layer, ts: TrainState) -> None:
+    if batch_norms(net) and averages(ts):
+        fix = "pass the model of a Fit, or evaluation_state(run, step, dataset)(ts)"
+        got = "one whose optimizer evaluates other params than it trains"
+        _check.fail(where, "ts", "a state with the statistics of its params", got, fix)
 
 
 def _shared(size: int, run: Run | None) -> int:

@@ -222,9 +222,15 @@ def make_step(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class EvalStep:
-    """An evaluation step: `apply(ts, batch, axis_name) -> metrics`, sum-and-count records."""
+    """An evaluation step: `apply(ts, batch, axis_name) -> metrics`, sum-and-count records.
+
+    Attributes:
+        apply: the function.
+        net: the network.
+    """
 
     apply: Callable[..., dict[str, Any]]
+    net: nn.Layer
 
 
 def make_eval_step(
@@ -253,7 +259,7 @@ def make_eval_step(
         seen = {k: f(outputs, batch["label"], batch["mask"] > 0) for k, f in measures.items()}
         return seen if axis_name is None else lax.psum(seen, axis_name)
 
-    return EvalStep(apply)
+    return EvalStep(apply, net)
 
 
 def _in_precision(net: nn.Layer, precision: str) -> nn.Layer:
