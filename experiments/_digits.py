@@ -11,7 +11,6 @@ import optax
 
 from jaxtrain import data, losses, nn, optim
 
-
 # Standard deviations of noise that images get anew at every visit; that of the pixels is 1. A small
 # net learns the digits by heart, and the gradients of all batches end at 0; with noise they do not.
 NOISE = {"digits": 0.0, "digits with noise": 1.0}

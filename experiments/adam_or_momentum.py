@@ -139,7 +139,7 @@ def draw(config: Config, measured, chosen):
     left.set_title(f"{len(config.seeds)} seeds each", fontsize=11)
     left.grid(visible=False, axis="x")
     left.legend(loc="upper left")
-    right.set(xlabel="first rate", ylabel="validation error [%]")
+    right.set(xlabel="first rate", ylabel="validation error [%]", ylim=(1.7, 500))
     right.set_title("Tuning: what each rate gives, the best circled", fontsize=11)
     right.legend(fontsize=9)
     return figure

@@ -173,7 +173,7 @@ def draw(config: Config, losses, shares, compared):
     title = "Does clipping keep a recurrent net from exploding?"
     figure, (left, middle, last) = panels(title, 3)
     colors = {"not clipped": "C3", "clipped": "C0"}
-    at = max((i for i, share in enumerate(shares["clipped"]) if share == 0), default=0)
+    at = shares["not clipped"].argmax()  # the least rate at which most runs explode
     for name, values in losses.items():
         for run in values[:, at]:
             end = next((k for k, x in enumerate(run) if not x < 1e4), len(run))
@@ -207,6 +207,7 @@ def run(config: Config) -> Result:
     trained = {name: train(rule, config) for name, rule in RULES.items()}
     losses = {name: seen[0] for name, seen in trained.items()}
     shares = {name: exploded(x).mean(0) for name, x in losses.items()}
+    rescued = ~exploded(losses["clipped"])[exploded(losses["not clipped"])]
     _, before, after, cosines = (x[np.isfinite(trained["clipped"][1])] for x in trained["clipped"])
     compared = {condition: compare(rule) for condition, rule in CONDITIONS.items()}
     numbers = {
@@ -215,6 +216,7 @@ def run(config: Config) -> Result:
         for rate, share in zip(config.rates, found, strict=True)
     }
     numbers |= {
+        "share of the exploded runs that do not with clipping": rescued.mean(),
         "clipped: longest gradient before": before.max(),
         "clipped: longest gradient after": after.max(),
         "clipped: share of steps where it was": (before > THRESHOLD).mean(),
@@ -227,6 +229,7 @@ def run(config: Config) -> Result:
             "There is a rate at which all runs explode without clipping and none with it": truth(
                 ((shares["not clipped"] == 1) & (shares["clipped"] == 0)).any()
             ),
+            "A run that explodes without clipping does not with it": truth(rescued),
             "With clipping no rate makes the net explode": truth(shares["clipped"] == 0),
             "The condition |g| > threshold * g clips": clips(*compared["|g| > threshold * g"]),
         },

@@ -48,6 +48,7 @@ class Config:
     """Every method on every problem with every seed.
 
     Attributes:
+        problems: names in `PROBLEMS`.
         epochs: gradients of the whole training set that a run may cost.
         batch_size: of the mini-batches.
         rates: of momentum; the one with the lowest median of J at the end counts.
@@ -55,6 +56,7 @@ class Config:
         records: how often J is measured in a run.
     """
 
+    problems: tuple[str, ...] = ("softmax regression", "MLP of 32 tanh units")
     epochs: int = 60
     batch_size: int = 64
     rates: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0)
@@ -63,7 +65,14 @@ class Config:
 
 
 SIZES = {
-    "smoke": Config(epochs=10, batch_size=359, rates=(0.1,), seeds=(0,), records=5),
+    "smoke": Config(
+        problems=("softmax regression",),
+        epochs=10,
+        batch_size=359,
+        rates=(0.1,),
+        seeds=(0,),
+        records=5,
+    ),
     "default": Config(),
     "full": Config(epochs=300, seeds=tuple(range(10)), records=100),
 }
@@ -103,7 +112,10 @@ def descend(net, tx, order, key, *, unit: float, searches: bool, records: int):
     def record(carry, some):
         (w, state, gradients), _ = jax.lax.scan(step, carry, some)
         spent = gradients + (state[-1].evaluations if searches else 0)
-        return (w, state, gradients), (unit * spent.astype(float), objective(net, unravel, w, x, labels))
+        return (w, state, gradients), (
+            unit * spent.astype(float),
+            objective(net, unravel, w, x, labels),
+        )
 
     every = len(order) // records
     chunks = order[: every * records].reshape(records, every, -1)
@@ -144,6 +156,7 @@ def draw(config: Config, measured):
     """Draws J above the lowest J found, over what it cost."""
     title = "Is L-BFGS as good on mini-batches as full-batch?"
     figure, row = panels(title, len(measured), width=6, sharey=True)
+    row = np.ravel(row)
     for axes, (problem, found) in zip(row, measured.items(), strict=True):
         lowest = min(np.nanmin(j) for _, j in found.values())
         for name, (cost, j) in found.items():
@@ -162,7 +175,7 @@ def draw(config: Config, measured):
 def run(config: Config) -> Result:
     """Runs all methods on both problems."""
     with _compat.enable_x64(True):
-        measured = {problem: measure(net, config) for problem, net in PROBLEMS.items()}
+        measured = {problem: measure(PROBLEMS[problem], config) for problem in config.problems}
     finals = {
         problem: {name: paid(config, *runs) for name, runs in found.items()}
         for problem, found in measured.items()

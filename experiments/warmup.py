@@ -1,4 +1,4 @@
-"""Does a warm-up let a net train at a rate at which it would explode without?
+"""Does a warm-up let a net train at a rate at which it would fail without?
 
 The rate rises linearly from 0 over the first epochs, or is there from the first step. Two deep nets
 without normalization are trained on the shipped digits: a plain one, and a residual one, whose
@@ -98,7 +98,7 @@ def draw(config: Config, found, failed):
         left.plot([], [], color=color, lw=2, label=f"{how} warm-up")
     left.axvspan(0, config.warm, color="C0", alpha=0.1, lw=0)
     left.axhline(FAILED, color="black", lw=1, ls=":")
-    left.set(xlabel="epoch", ylabel="training loss", ylim=(None, 5e3))
+    left.set(xlabel="epoch", ylabel="training loss")
     rate = rates(optimizer, config)[best]
     left.set_title(f"{net.capitalize()} net, {optimizer}, rate {rate:.3g}", fontsize=11)
     left.legend()

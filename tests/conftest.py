@@ -16,6 +16,8 @@ import pytest  # noqa: E402
 
 from jaxtrain import _compat  # noqa: E402
 
+collect_ignore = ["vectors"]  # the scripts that wrote them, with torch
+
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

@@ -1,4 +1,4 @@
-"""The API pages build from what is public, and every relative link leads somewhere."""
+"""The API pages build from what is public; every link, test and argument that is named exists."""
 
 import dataclasses
 import doctest
@@ -11,6 +11,8 @@ import sys
 import types
 from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from jaxtrain import optim, schedules
@@ -104,7 +106,7 @@ def test_the_examples_for_contributors_run(i, name, monkeypatch):
 
 
 def named_tests(text):
-    """The test ids, patterns with a *, that the last cells of the tables name; and their files."""
+    """What the last cells of the tables name: tests, `test_f[case]` or further cases, `[case]`."""
     for cell in re.findall(r"^\|.*\| (.*`.*) \|$", text, re.M):
         name = "test_equals_keras_formula"  # said above that table
         for function, case in re.findall(r"`(test_\w+)?(\[.*?\])?`", cell):
@@ -122,14 +124,13 @@ def test_every_test_that_porting_names_exists():
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     ids = "\n".join(line.partition("::")[2] for line in done.stdout.splitlines())
-    names = list(named_tests(text))
-    assert len(names) > 150
-    patterns = [re.escape(name).replace(r"\*", "[^\n]*") for name in names]
-    whole = ["" if name.endswith("]") else r"(\[.*)?" for name in names]
+    patterns = {
+        name: re.escape(name).replace(r"\*", ".*") + ("$" if name.endswith("]") else r"\b")
+        for name in named_tests(text)
+    }
+    assert len(patterns) > 150
     missing = [
-        name
-        for name, pattern, rest in zip(names, patterns, whole, strict=True)
-        if not re.search(f"^{pattern}{rest}$", ids, re.M)
+        name for name, pattern in patterns.items() if not re.search(f"^{pattern}", ids, re.M)
     ]
     assert missing == []
 
@@ -150,3 +151,36 @@ def test_every_argument_is_documented(name):
     documented = re.findall(r"^  (\w[\w, ]*):", section[1], re.M)
     names = ", ".join(documented).split(", ")
     assert sorted(names) == sorted(inspect.signature(FUNCTIONS[name]).parameters)
+
+
+GUIDE = PATH.with_name("optimizers.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```", GUIDE, re.M | re.S)
+
+
+@pytest.mark.parametrize("i", range(len(BLOCKS)))
+def test_a_block_of_the_guide_prints_what_it_says(i, capsys):
+    exec(compile(BLOCKS[i], f"block {i}", "exec"), {})
+    said = re.findall(r"^print\(.*\)  # (.*)$", BLOCKS[i], re.M)
+    assert said and capsys.readouterr().out.splitlines() == said
+
+
+def test_the_guide_knows_how_large_the_state_is():
+    rows = re.findall(r"^\| `(.*)` \| .* \| (\d+|n) \| .* \| .* \|$", GUIDE, re.M)
+    assert len(rows) == 20
+    n, names = 1000, {**vars(optim), "lr": 0.1}
+    for call, numbers in rows:
+        state = jax.eval_shape(eval(call, names).init, jnp.zeros(n))
+        sizes = sum(x.size for x in jax.tree.leaves(state) if jnp.issubdtype(x, jnp.floating))
+        assert round(sizes / n) == (n + 3 if numbers == "n" else int(numbers)), call
+
+
+def test_the_guide_names_every_optimizer():
+    """Those are what a rate makes, and what a rate of 1 is understood for."""
+    made = {
+        name
+        for name, f in vars(optim).items()
+        if inspect.isfunction(f)
+        and "learning_rate" in inspect.signature(f).parameters
+        and not name.startswith("scale_by_")
+    }
+    assert made <= set(re.findall(r"^\| `(\w+)\(", GUIDE, re.M))

@@ -79,7 +79,7 @@ def _interpolate(x, y, t, bracketed, lowest, highest):
     end = jnp.where(t.step > x.step, highest, lowest)
     ahead = jnp.isfinite(cubic) & ((cubic - t.step) * (t.step - x.step) > 0)
     onward = jnp.where(ahead, cubic, end)
-    limit = t.step + 0.5 * (y.step - t.step)
+    limit = t.step + 0.66 * (y.step - t.step)
     step = jnp.select(
         [higher, turned, flatter & bracketed, flatter, bracketed],
         [
