@@ -87,6 +87,7 @@ CASES = {
         same=False,
     ),
 }
+LEAVES = 1, 200
 LARGE = ("sgd, momentum", "adam", "rmsprop")  # also with 50 million parameters
 
 
@@ -199,7 +200,7 @@ def main(
     load = [os.getloadavg()[0]]
     for name in only:
         for factor in (1, 5) if name in LARGE else (1,):
-            for leaves in (1, 200):
+            for leaves in LEAVES:
                 title = f"{name}, {factor * size / 1e6:g}M in {leaves}"
                 results[title] = measure(CASES[name], factor * size, leaves, rounds)
                 results[title]["ratio"].pop("ours / ours")

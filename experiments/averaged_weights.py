@@ -4,13 +4,14 @@ An MLP with BatchNorm is trained with momentum 0.9 on the shipped digits, as the
 that each image gets anew at every visit, at rates that are kept and at the same decayed to 0 on a
 cosine. Beside each run go averages of its weights w, which it does not know of:
 
-    EMA        a = 0.995 a + 0.005 w        after every update, from the first weights
-    all        the mean of all w since the start, Polyak's
-    epochs     the mean of w at the ends of the epochs of the second half, as in SWA
+    EMA               a = 0.995 a + 0.005 w    after every update, from the first weights
+    mean of all       of every w since the start, Polyak's
+    mean of epochs    of w at the ends of the epochs of the second half, as in SWA
 
-BatchNorm's statistics are computed anew for averages, from the training set; the EMA is also
-evaluated with those of training. Losses are those of the test set, with noise if trained with it.
-One is lower than another if the mean over seeds of the log of their ratio is below 0.
+BatchNorm's statistics are computed anew for all of them, from the training set; the EMA is also
+evaluated with those of training. Losses are those of the test set, with noise if trained with it,
+after the last epoch. One is lower than another if the mean over seeds of the log of their ratio is
+below 0.
 
 Some notes print the EMA with the average on both sides, `a_t = 0.995 a_(t-1) + 0.005 a_t`, whose
 one solution is a_t = a_(t-1). It is shown on x^2 / 2 with noisy gradients, and nowhere else.
@@ -21,6 +22,7 @@ References:
 """
 
 import dataclasses
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +35,10 @@ from jaxtrain import models, nn, optim, schedules
 
 NET = models.mlp([32, 10], batch_norm=True)
 DECAY = 0.995
+START = 3.0  # of w on the quadratic
 EMA, STALE = f"EMA {DECAY}", f"EMA {DECAY}, statistics of training"
-NAMES = ("last", EMA, "all", "epochs", STALE)
-RATES = {"kept": lambda rate, steps: rate, "decayed": lambda rate, n: schedules.cosine(rate, steps=n)}
+NAMES = ("last", EMA, "mean of all", "mean of epochs", STALE)
+ENDS = {"kept": 1.0, "decayed": 0.0}  # of the rates, as shares of what they begin with
 COLORS = dict(zip(NAMES, ("0.6", "C0", "C1", "C2", "C4"), strict=True))
 
 
@@ -57,7 +60,7 @@ class Config:
 
 
 SIZES = {
-    "smoke": Config(rates=(0.1,), epochs=6, seeds=(0, 1)),
+    "smoke": Config(rates=(0.1,), epochs=12, batch_size=16, seeds=(0, 1)),
     "default": Config(),
     "full": Config(epochs=100, seeds=tuple(range(40))),
 }
@@ -68,38 +71,158 @@ def averages(epochs: int, steps: int) -> list[optax.GradientTransformation]:
     return [optim.ema(DECAY), optim.polyak(), optim.swa(start=epochs // 2 * steps, every=steps)]
 
 
-def test_losses(config: Config, noise: float, how: str) -> dict[str, np.ndarray]:
-    """Returns losses before training and after each epoch by name, (rates, seeds, epochs + 1)."""
+def losses_of(config: Config, noise: float) -> dict[str, dict[str, np.ndarray]]:
+    """Returns the losses by end and name before training and after each epoch.
+
+    Each is (rates, seeds, epochs + 1).
+    """
     (x, labels), (test_x, test_labels) = _digits.examples()
-    key = jax.random.key(0)
-    x, test_x = _digits.noisy(key, jnp.asarray(x), noise), _digits.noisy(key, test_x, noise)
+    x, test_x = (_digits.noisy(jax.random.key(0), jnp.asarray(part), noise) for part in (x, test_x))
     order = _digits.orders(len(x), config.batch_size, config.epochs, config.seeds)
 
     def see(params, state, opt_state):
         def loss(params, state):
             return _digits.evaluate(NET, params, state, test_x, test_labels)[0]
 
-        means = [average.eval_params(params) for average in opt_state[1:]]
-        fresh = [loss(mean, nn.recompute_batch_stats(NET, mean, state, [x])) for mean in means]
-        return dict(zip(NAMES, (loss(params, state), *fresh, loss(means[0], state)), strict=True))
+        weights = [params, *(average.eval_params(params) for average in opt_state[1:])]
+        anew = [loss(w, nn.recompute_batch_stats(NET, w, state, [x])) for w in weights]
+        return *anew, loss(weights[1], state)
 
-    def run(rate, seed, order):
+    def run(end, rate, seed, order):
         epochs, steps, _ = order.shape
-        descent = optim.momentum(RATES[how](rate, epochs * steps))
-        tx = optax.chain(descent, *averages(epochs, steps))
+        schedule = schedules.cosine(rate, steps=epochs * steps, end=end * rate)
+        tx = optax.chain(optim.momentum(schedule), *averages(epochs, steps))
         return _digits.train(NET, tx, seed, order, see, noise=noise)
 
-    runs = jax.jit(jax.vmap(jax.vmap(run, (None, 0, 0)), (0, None, None)))
-    found = runs(jnp.array(config.rates), jnp.array(config.seeds), order)
-    return {name: np.asarray(loss) for name, loss in found.items()}
+    over_seeds = jax.vmap(run, (None, None, 0, 0))
+    over_rates = jax.vmap(over_seeds, (None, 0, None, None))
+    over_ends = jax.jit(jax.vmap(over_rates, (0, None, None, None)))
+    ends, rates, seeds = (jnp.array(x) for x in (list(ENDS.values()), config.rates, config.seeds))
+    found = [np.asarray(loss) for loss in over_ends(ends, rates, seeds, order)]
+    return {
+        how: {name: loss[i] for name, loss in zip(NAMES, found, strict=True)}
+        for i, how in enumerate(ENDS)
+    }
+
+
+def log_means(losses) -> np.ndarray:
+    return np.log(losses[..., -1]).mean(1)
+
+
+def log_ratio(a, b) -> np.ndarray:
+    """Returns the mean and the standard error of log(a / b) after the last epoch, (2, rates)."""
+    ratio = np.log(a[..., -1] / b[..., -1])
+    return np.stack([ratio.mean(1), ratio.std(1, ddof=1) / ratio.shape[1] ** 0.5])
 
 
 def printed(a, w):
-    """Solves `b = DECAY a + (1 - DECAY) b` for b; w is not in it."""
-    return (a - DECAY * a) / (1 - DECAY) * DECAY + (1 - DECAY) * a
+    """Solves `b = DECAY a + (1 - DECAY) b` for b: w is not in it."""
+    return DECAY * a / (1 - (1 - DECAY))
 
 
-def lower(a, b) -> np.ndarray:
-    """Returns the mean and the standard error of log(a / b) after the last epoch, (2, rates)."""
-    ratio = np.log(a[..., -1]) - np.log(b[..., -1])
-    return np.stack([ratio.mean(1), ratio.std(1, ddof=1) / ratio.shape[1] ** 0.5])
+def quadratic_paths(steps: int) -> dict[str, np.ndarray]:
+    """Returns w on x^2 / 2 with gradients of noise 1 at rate 0.5, and three moving averages."""
+    key = jax.random.key(0)
+
+    def gradient(w, k):
+        return w + jax.random.normal(jax.random.fold_in(key, k))
+
+    readings = {
+        "w": optax.identity(),
+        "from the first w": optim.ema(DECAY),
+        "from 0, debiased": optim.ema(DECAY, debias=True),
+    }
+    found = {
+        name: np.asarray(
+            path(optax.chain(optim.sgd(0.5), average), gradient, jnp.asarray(START), steps)
+        )
+        for name, average in readings.items()
+    }
+    both_sides = itertools.accumulate(found["w"], printed)
+    return found | {"as printed": np.array(list(both_sides))}
+
+
+def best(losses) -> int:
+    """Returns the rate with the lowest loss, by its number."""
+    return int(log_means(losses).argmin())
+
+
+def draw(config: Config, found, paths):
+    """Draws losses at the EMA's best rate, those of averages at every rate, and the misprint."""
+    figure, (left, middle, right) = panels("Is an average of the weights better?", 3)
+    kept, decayed = (found["digits with noise", how] for how in ENDS)
+    at, other = best(kept[EMA]), best(decayed["last"])
+    for name in reversed(NAMES):
+        line = "--" if name == STALE else "-"
+        left.plot(kept[name][at].mean(0), line, color=COLORS[name], lw=2, label=name)
+    label = f"last, decayed from {config.rates[other]:g}"
+    left.plot(decayed["last"][other].mean(0), "k:", lw=2, label=label)
+    lowest = min(kept[EMA][at].mean(0).min(), decayed["last"][other].mean(0).min())
+    left.set(xlabel="epoch", ylabel="test loss", ylim=(0.9 * lowest, 2 * lowest))
+    left.set_title(f"Digits with noise, rate {config.rates[at]:g}, kept", fontsize=11)
+    left.legend(fontsize=9)
+    for data, line in zip(_digits.NOISE, ("s--", "o-"), strict=True):
+        losses = found[data, "kept"]
+        for name in NAMES[1:-1]:
+            mean, error = log_ratio(losses[name], losses["last"])
+            factor, ends = np.exp(mean), np.exp([mean - 3 * error, mean + 3 * error])
+            options = {"color": COLORS[name], "label": f"{name}, {data}", "capsize": 3}
+            middle.errorbar(config.rates, factor, abs(ends - factor), fmt=line, **options)
+    middle.axhline(1, color="black", lw=1, ls=":")
+    middle.set(xscale="log", xlabel="rate", ylabel="test loss / that of the last weights")
+    middle.set_title("Kept rates, with three standard errors", fontsize=11)
+    middle.legend(fontsize=9)
+    for (name, run), color in zip(paths.items(), ("0.8", "C0", "C2", "C3"), strict=True):
+        right.plot(run, color=color, lw=1 if name == "w" else 2, label=name)
+    right.set(xlabel="step", ylabel="w and its averages")
+    right.set_title(f"EMA {DECAY} on $x^2 / 2$ with noisy gradients", fontsize=11)
+    right.legend(loc="upper right", bbox_to_anchor=(1, 0.92))
+    return figure
+
+
+def run(config: Config) -> Result:
+    """Trains at all rates and compares the losses of weights and averages."""
+    found = {
+        (data, how): losses
+        for data, noise in _digits.NOISE.items()
+        for how, losses in losses_of(config, noise).items()
+    }
+    numbers = {
+        f"{data}, rate {rate} {how}, {name}: test loss": loss[i, :, -1].mean()
+        for (data, how), losses in found.items()
+        for name, loss in losses.items()
+        for i, rate in enumerate(config.rates)
+    }
+
+    kept, decayed = ([found[data, how] for data in _digits.NOISE] for how in ENDS)
+    paths = quadratic_paths(1000)
+
+    def lower(a, b, cases):
+        return truth([log_ratio(losses[a], losses[b])[0] < 0 for losses in cases])
+
+    def lower_at_best(a, b):
+        return truth([log_means(x).min() < log_means(y).min() for x, y in zip(a, b, strict=True)])
+
+    ema_kept, last_kept = ([losses[name] for losses in kept] for name in (EMA, "last"))
+    return Result(
+        claims={
+            f"With noise, at every kept rate, the EMA of decay {DECAY} is lower than the last"
+            " weights": lower(EMA, "last", kept[1:]),
+            "At the best kept rate of each it is, with noise and without": lower_at_best(
+                ema_kept, last_kept
+            ),
+            "At decayed rates it is": lower(EMA, "last", decayed),
+            "At the best rate of each, a kept one with the EMA is lower than a decayed one"
+            " without": lower_at_best(ema_kept, [losses["last"] for losses in decayed]),
+            "At every kept rate the EMA is lower than the mean of all weights": lower(
+                EMA, "mean of all", kept
+            ),
+            "The EMA is lower with BatchNorm's statistics computed anew than with those of"
+            " training": lower(EMA, STALE, kept),
+            "The EMA as printed, with the average on both sides, follows the weights": truth(
+                abs(paths["as printed"][-1] - START) > START / 2
+            ),
+        },
+        numbers={what: float(value) for what, value in numbers.items()},
+        figure=draw(config, found, paths),
+    )

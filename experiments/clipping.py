@@ -169,7 +169,7 @@ def clips(threshold, before, after, cosine) -> str:
 
 
 def draw(config: Config, losses, shares, compared):
-    """Draws the losses at the largest rate that clipping bears, the shares, and both conditions."""
+    """Draws losses at the least rate at which most runs explode, shares, and both conditions."""
     title = "Does clipping keep a recurrent net from exploding?"
     figure, (left, middle, last) = panels(title, 3)
     colors = {"not clipped": "C3", "clipped": "C0"}

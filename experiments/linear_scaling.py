@@ -104,6 +104,7 @@ def draw(config: Config, base, found, ratios):
             last.loglog(config.ks, furthest, marker, color=f"C{i}", label=f"{rule}, {name}")
     last.axhspan(1, np.exp(CLOSE), color="black", alpha=0.1, lw=0)
     last.set_xticks(config.ks, config.ks)
+    last.minorticks_off()
     last.set(xlabel="k", ylabel="largest factor between the losses")
     last.set_title("Gray: close", fontsize=11)
     last.legend(fontsize=8, loc="upper left")

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import step
-from jaxtrain import models
+from benchmarks import optimizer, step
+from jaxtrain import models, optim
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
@@ -59,3 +59,32 @@ def test_rounds_alternate_and_thread_the_state():
     assert "".join(name for name, _ in calls) == "aabbbbaa"
     assert [ts for name, ts in calls if name == "a"] == [0, 1, 2, 3]
     assert all(values.shape == (2,) for values in seconds.values())
+
+
+@pytest.fixture
+def as_elsewhere():
+    """Types promote as they do by default, for optax."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
+def test_optimizers_that_should_be_the_same_make_the_same_updates(as_elsewhere):
+    for case in optimizer.CASES.values():
+        if case.same:
+            optimizer.programs(case._replace(torch=None), size=8, leaves=1)
+    other = optimizer.CASES["adam"]._replace(ours=optim.adam(optimizer.RATE, bias_correction=False))
+    with pytest.raises(RuntimeError, match="updates must be equal"):
+        optimizer.programs(other, size=8, leaves=1)
+
+
+def test_optimizer_writes_the_results(tmp_path, monkeypatch, as_elsewhere):
+    file = tmp_path / "optimizer.json"
+    monkeypatch.setattr(optimizer, "LEAVES", (1, 2))
+    optimizer.main(rounds=2, size=2000, only=("adam",), quick=True, save=file)
+    assert not file.exists()
+    optimizer.main(rounds=2, size=2000, only=("adam",), save=file)
+    results = json.loads(file.read_text())
+    titles = [f"adam, {size}M in {leaves}" for size in (0.002, 0.01) for leaves in (1, 2)]
+    assert [name for name in results if " in " in name] == titles
+    low, middle, high = results[titles[0]]["ratio"]["ours / optax"]
+    assert 0 < low <= middle <= high
