@@ -63,7 +63,7 @@ def train(
     Args:
         net: any layer.
         tx: any optimizer.
-        seed: of the params and of the noise.
+        seed: of the params, of the noise and of what layers draw.
         order: numbers of training examples.
         see: what is recorded, `see(params, state, opt_state)`.
         noise: as in `NOISE`.
@@ -76,15 +76,16 @@ def train(
     key = jax.random.key(seed)
     params, state = net.init(key, x[:1])
 
-    def loss(params, state, images, labels):
-        logits, state = net.apply(params, state, images, nn.Context(train=True))
+    def loss(params, state, images, labels, ctx):
+        logits, state = net.apply(params, state, images, ctx)
         return losses.softmax_cross_entropy(logits, labels).mean(), state
 
     def step(carry, now):
         (params, state, opt_state), (k, batch) = carry, now
-        images = noisy(jax.random.fold_in(key, k), x[batch], noise) if noise else x[batch]
+        ctx = nn.Context(train=True, key=jax.random.fold_in(key, k), index=batch)
+        images = noisy(ctx.key, x[batch], noise) if noise else x[batch]
         at = optim.grad_params(params, opt_state)
-        grads, state = jax.grad(loss, has_aux=True)(at, state, images, labels[batch])
+        grads, state = jax.grad(loss, has_aux=True)(at, state, images, labels[batch], ctx)
         updates, opt_state = tx.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), state, opt_state), None
 

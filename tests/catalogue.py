@@ -63,20 +63,46 @@ LAYERS = {
     "conv in one dimension": Case(
         nn.conv(3, 3, strides=2, padding=[(2, 1)], bias=False), (4, 7, 2)
     ),
+    "conv, in groups and dilated": Case(nn.conv(4, (3, 2), dilation=2, groups=2), IMAGES),
+    "depthwise_conv": Case(nn.depthwise_conv(3, multiplier=2, strides=2), IMAGES),
+    "conv_transpose": Case(nn.conv_transpose(3, 3, strides=2, padding=[(1, 0)] * 2), IMAGES),
+    "maxout": Case(nn.maxout(3), VECTORS),
+    "rnn": Case(nn.rnn(6, norm=nn.layer_norm()), (4, 3, 6)),
+    "lstm": Case(nn.lstm(3), (4, 3, 2)),
+    "gru": Case(nn.gru(3), (4, 3, 2)),
     "batch_norm": Case(nn.batch_norm(), IMAGES),
     "batch_norm of vectors": Case(nn.batch_norm(running="std", scale=False), VECTORS),
     "batch_norm, frozen": Case(nn.batch_norm(frozen=True), VECTORS),
+    "layer_norm": Case(nn.layer_norm(), (4, 3, 6)),
+    "layer_norm of images": Case(nn.layer_norm(per="example", params="feature"), IMAGES),
+    "instance_norm": Case(nn.instance_norm(), IMAGES),
+    "group_norm": Case(nn.group_norm(2, bias=False), (4, 5, 6)),
+    "rms_norm": Case(nn.rms_norm(), VECTORS),
+    "decorrelated_batch_norm": Case(nn.decorrelated_batch_norm(2), (4, 5, 4)),
+    "weight_norm": Case(nn.weight_norm(nn.conv(2, 3)), IMAGES),
     "standardize": Case(nn.standardize(np.ones((1, 6)), np.full((1, 6), 2.0)), VECTORS),
     "dropout": Case(nn.dropout(0.5), VECTORS),
     "dropout, vanilla": Case(nn.dropout(0.3, form="vanilla"), IMAGES),
     "dropout of nothing": Case(nn.dropout(0.0), VECTORS),
+    "alpha_dropout": Case(nn.alpha_dropout(0.5), VECTORS),
+    "gaussian_noise": Case(nn.gaussian_noise(0.5), VECTORS),
+    "drop_connect": Case(nn.drop_connect(3, 0.5, activation=nn.tanh), VECTORS),
+    "stochastic_depth": Case(nn.stochastic_depth(nn.dense(6), 0.5), VECTORS),
+    "stochastic_depth, per batch": Case(
+        nn.stochastic_depth(nn.dropout(0.5), 0.5, per="batch", form="inverted"), VECTORS
+    ),
+    "prelu": Case(nn.prelu(), IMAGES),
+    "trainable_swish": Case(nn.trainable_swish(), VECTORS),
+    "rrelu": Case(nn.rrelu(), VECTORS),
     "max_pool": Case(nn.max_pool(2), IMAGES),
     "max_pool, overlapping": Case(nn.max_pool(3, strides=2, padding="SAME"), IMAGES),
+    "fractional_max_pool": Case(nn.fractional_max_pool(1.5, sequence="random"), IMAGES),
     "avg_pool": Case(nn.avg_pool((2, 3)), IMAGES),
     "avg_pool, overlapping": Case(nn.avg_pool(3, strides=1, padding="SAME"), IMAGES),
     "global_avg_pool": Case(nn.global_avg_pool(), IMAGES),
     "flatten": Case(nn.flatten(), IMAGES),
     "pad_shortcut": Case(nn.pad_shortcut(3), IMAGES),
+    "scalar": Case(nn.scalar(), IMAGES),
     "serial": Case(
         nn.serial(nn.dense(6, bias=False), nn.batch_norm(), jax.nn.relu, nn.dropout(0.5)), VECTORS
     ),
@@ -94,7 +120,11 @@ LAYERS = {
 
 MODELS = {
     "mlp": Case(models.mlp([4, 3], batch_norm=True, dropout=0.5), IMAGES),
+    "lenet": Case(models.lenet(), (4, 14, 12, 1)),
+    "vgg": Case(models.vgg(11, batch_norm=True), (4, 32, 33, 3)),
     "resnet": Case(models.resnet(6, widths=(4, 6), classes=3, dropout=0.5), IMAGES),
+    "resnet_imagenet": Case(models.resnet_imagenet(18, norm="fixup"), (4, 33, 32, 3)),
+    "cifar_speed": Case(models.cifar_speed(widths=(3, 4, 5)), IMAGES),
 }
 
 # By a name that begins with the constructor's, a function of the learning rate.
@@ -219,8 +249,17 @@ INITIALIZERS = {
     "zeros": (initializers.zeros, 0),
     "ones": (initializers.ones, 0),
     "he_normal": (initializers.he_normal(), 2 / 360),
+    "he_uniform": (initializers.he_uniform(negative_slope=0.5), 2 / (1.25 * 360)),
     "lecun_normal": (initializers.lecun_normal(), 1 / 360),
+    "lecun_uniform": (initializers.lecun_uniform(), 1 / 360),
     "glorot_normal": (initializers.glorot_normal(), 2 / (360 + 450)),
+    "glorot_uniform": (initializers.glorot_uniform(), 2 / (360 + 450)),
+    "classical_uniform": (initializers.classical_uniform(), 1 / (3 * 360)),
+    "constant": (initializers.constant(0.01), 0),
+    "normal": (initializers.normal(0.01), 0.01**2),
+    "orthogonal": (initializers.orthogonal(gain=2.0), 4 / 360),
+    "sparse": (initializers.sparse(std=2.0), 4 * 15 / 360),
+    "random_walk": (initializers.random_walk(activation="linear"), np.exp(1 / 360) / 360),
 }
 
 PREPROCESSINGS = {"standardize": data.standardize}
@@ -233,14 +272,22 @@ AUGMENTATIONS = {
 # Public functions that make none of these.
 OTHERS = {
     nn: {
-        *("build", "constructor", "describe", "recompute_batch_stats", "rewrite", "split_taps"),
+        *("bn_vjp", "build", "constructor", "describe", "fold_batch_norm"),
+        *("recompute_batch_stats", "rewrite", "split_taps"),
         *("summary", "tap"),
+        *("bottleneck", "embedding"),  # a serial, and a layer of integers: test_linear.py
+        *("elu", "identity", "leaky_relu", "swish"),  # functions of one array: test_activations.py
+        *("predict_mc", "survival"),
+        *("from_flax", "from_variables", "to_flax"),  # flax promotes dtypes: test_flax.py
+        *("data_dependent", "lsuv", "unit_stats"),
     },
     optim: {
         *("check_gradients", "eval_params", "grad_params", "kernels", "learning_rate", "report"),
         *("kfac", "kfac_factors", "minimize", "scale_by_kfac"),  # kfac needs a net: test_kfac.py
     },
+    models: {"from_torch"},
     schedules: {"check_robbins_monro"},
+    initializers: {"gain", "lecture", "orthonormal", "torch_default"},
     losses: {"at_class", "check_labels"},
     metrics: {"ratio"},
 }

@@ -81,6 +81,7 @@ def test_factors_equal_numpy(x64, pad):
     {"window": (2, 3), "strides": (1, 2), "padding": "SAME"},
     {"window": 3, "strides": 2, "padding": [(0, 2), (1, 1)], "bias": False},
     {"window": (3, 2), "padding": "VALID"},
+    {"window": (2, 3), "strides": (2, 1), "dilation": (3, 2)},
 ])  # fmt: skip
 def test_the_rows_of_a_convolution_multiply_its_kernel(x64, options):
     """y = patches @ kernel is what the rows are; A is their mean over examples and positions."""
@@ -436,6 +437,13 @@ def test_bad_arguments(arguments, message):
 
 @pytest.mark.fast
 def test_mistakes_are_named():
+    net = nn.serial(a=nn.conv(2, 3), b=nn.repeat(nn.conv(2, 3, groups=2), 2))
+    rule = "net must be without convolutions in groups, .* got 'conv.*groups=2.* at b'"
+    for make in (optim.scale_by_kfac, lambda net: optim.kfac(net, 0.1)):
+        with pytest.raises(ConfigError, match=f"scale_by_kfac: {rule}"):
+            make(net)
+    with pytest.raises(ConfigError, match=f"kfac_factors: {rule}"):
+        optim.kfac_factors(net, losses.softmax_cross_entropy)
     with pytest.raises(ConfigError, match="loss must be one of .* pass fisher='empirical'"):
         optim.kfac_factors(MLP, lambda y, v: losses.squared_error(y, v))
     with pytest.raises(ConfigError, match="did you mean 'empirical'"):

@@ -12,7 +12,7 @@ import pytest
 from catalogue import key
 
 from jaxtrain import nn
-from jaxtrain.nn import _norm, initializers
+from jaxtrain.nn import _norm
 
 KEY = key(0)
 TRAIN = nn.Context(train=True, key=key(1))
@@ -702,25 +702,6 @@ def test_split_taps():
     assert records == {"a": 1, "a/in": 3, "b": {"x": 4}, "": 5}
 
 
-@pytest.mark.fast
-def test_summary():
-    x = jax.ShapeDtypeStruct((8, 3), np.float32)
-    assert nn.summary(small_net(), x) == "\n".join(
-        [
-            "path                kind        output  params  state",
-            "stem                dense       8x4         16      0",
-            "blocks/dense0       dense       3x8x4       60      0",
-            "blocks/batch_norm0  batch_norm  3x8x4       24     24",
-            "blocks/tanh0        tanh        3x8x4        0      0",
-            "skip/body/dropout0  dropout     8x4          0      0",
-            "skip/body/inner     dense       8x4         20      0",
-            "skip/shortcut       identity    8x4          0      0",
-            "head                dense       8x2         10      0",
-            "total               serial      8x2        130     24",
-        ]
-    )
-
-
 # Layers as values.
 
 
@@ -752,40 +733,3 @@ def test_children_must_be_layers_with_fresh_names():
         nn.serial(nn.flatten)
     with pytest.raises(TypeError, match="nn: a layer must be a Layer or a function .* got 3"):
         nn.serial(3)
-
-
-# Initializers.
-
-
-@pytest.mark.fast
-@pytest.mark.parametrize(
-    "make, variance",
-    [
-        (initializers.he_normal(), 2 / 360),
-        (initializers.he_normal(negative_slope=0.5), 2 / (1.25 * 360)),
-        (initializers.lecun_normal(), 1 / 360),
-        (initializers.glorot_normal(), 2 / (360 + 450)),
-    ],
-)
-def test_initializers_have_the_variance_of_their_paper(make, variance):
-    shape = (3, 3, 40, 50)  # a 3x3 convolution: fan_in 9 * 40, fan_out 9 * 50
-    kernel = np.asarray(make(jax.random.key(0), shape), np.float64)
-    n = kernel.size
-    # Five standard deviations of the mean, sigma / sqrt(n), and of a normal's variance,
-    # sigma^2 sqrt(2 / n).
-    assert kernel.dtype == np.float64 and kernel.shape == shape
-    assert abs(kernel.mean()) < 5 * math.sqrt(variance / n)
-    assert abs(kernel.var() / variance - 1) < 5 * math.sqrt(2 / n)
-    # Not truncated: of 18,000 normal numbers, 48.6 on average are beyond 3 sigma.
-    beyond = (abs(kernel) > 3 * math.sqrt(variance)).sum()
-    assert abs(beyond - 48.6) < 5 * math.sqrt(48.6)
-
-
-@pytest.mark.fast
-def test_constant_initializers_and_dtypes():
-    for f, value in ((initializers.zeros, 0), (initializers.ones, 1)):
-        assert (f(KEY, (3, 2)) == value).all()
-    for f in (initializers.zeros, initializers.ones, initializers.lecun_normal()):
-        assert f(KEY, (3, 2), jnp.bfloat16).dtype == jnp.bfloat16
-    with pytest.raises(ValueError, match="he_normal: negative_slope must be a finite number >= 0"):
-        initializers.he_normal(negative_slope=-0.1)

@@ -10,9 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain import _check
+from jaxtrain.nn._decorrelated import comoments, decorrelated_batch_norm, products
+from jaxtrain.nn._decorrelated import statistics as whitening_statistics
 from jaxtrain.nn._layer import EVAL, Context, Layer
-from jaxtrain.nn._look import Path, rewrite, split_taps, walk
+from jaxtrain.nn._look import Path, at, put, rewrite, split_taps, walk
 from jaxtrain.nn._norm import batch_norm, combine, moments, statistics
+
+_KINDS = (batch_norm, decorrelated_batch_norm)
 
 
 def recompute_batch_stats(
@@ -23,7 +27,8 @@ def recompute_batch_stats(
     For params that are averages (`optim.eval_params`): no training step has seen their activations.
     Counts, means and squared distances of all batches are added up by Chan's formula. Meanwhile
     each `batch_norm` normalizes by the statistics of the batch, as in training; with the default
-    context all else is as in evaluation, dropout off.
+    context all else is as in evaluation, dropout off. `decorrelated_batch_norm` likewise, its
+    whitening matrix being that of the covariance of all batches.
 
     Args:
         net: any layer; a `batch_norm` that is frozen keeps its statistics.
@@ -68,20 +73,18 @@ def batch_norms(net: Layer) -> set[Path]:
     return {
         path
         for path, layer in walk(net)
-        if layer.make is batch_norm and not layer.options["frozen"]
+        if layer.make in _KINDS and not layer.options["frozen"]
         if not any(path[:i] in frozen for i in range(len(path) + 1))
     }
 
 
 def with_totals(net: Layer, state: Any) -> Any:
     """Puts count, mean and m2 of no examples as a tap beside the statistics of each BatchNorm."""
-
-    def put(state, path):
-        if path:
-            return {**state, path[0]: put(state[path[0]], path[1:])}
-        return {**state, "tap": (np.zeros(state["mean"].shape, state["mean"].dtype),) * 3}
-
-    return functools.reduce(put, batch_norms(net), state)
+    for path in map("/".join, batch_norms(net)):
+        zeros = {name: np.zeros(s.shape, s.dtype) for name, s in at(state, path).items()}
+        mean = zeros.pop("mean")
+        state = put(state, path, {"tap": (mean[..., 0], mean, *zeros.values())})
+    return state
 
 
 def adding_up(net: Layer) -> Layer:
@@ -89,24 +92,35 @@ def adding_up(net: Layer) -> Layer:
     paths = batch_norms(net)
 
     def replaced(path, layer):
-        if path not in paths or layer.make is not batch_norm:
+        if path not in paths or layer.make not in _KINDS:
             return layer
+        measure, add, of_batch, of_all = _functions(layer)
 
         def apply(params, state, x, ctx):
             z = x.astype(np.promote_types(x.dtype, jnp.float32))
-            count, mean, m2 = moments(z, ctx)
-            batch = {"mean": mean, "var": m2 / jnp.maximum(count, 1)}
-            y, _ = layer.apply(params, batch, x, dataclasses.replace(ctx, train=False))
-            both = zip(state["tap"], (jnp.broadcast_to(count, mean.shape), mean, m2), strict=True)
-            totals = combine(*map(jnp.stack, both))
-            options = {name: layer.options[name] for name in ("unbiased", "running")}
-            new = statistics(*totals, **options)
+            batch = measure(z, ctx)
+            y, _ = layer.apply(params, of_batch(*batch), x, dataclasses.replace(ctx, train=False))
+            totals = add(*map(jnp.stack, zip(state["tap"], batch, strict=True)))
+            new = of_all(*totals)
             new = {name: jnp.where(totals[0] > 0, new[name], state[name]) for name in new}
             return y, {**new, "tap": totals}
 
         return Layer(layer.init, apply)
 
     return rewrite(net, replaced)
+
+
+def _functions(layer: Layer):
+    """Returns what measures a layer's batch, adds up batches, and makes a state of either."""
+    options = layer.options
+    if layer.make is batch_norm:
+        of_all = {name: options[name] for name in ("unbiased", "running")}
+        of_batch = functools.partial(statistics, unbiased=False, running="var")
+        return moments, combine, of_batch, functools.partial(statistics, **of_all)
+    measure = functools.partial(comoments, groups=options["groups"])
+    add = functools.partial(combine, product=products(options["groups"]))
+    whitening = functools.partial(whitening_statistics, eps=options["eps"])
+    return measure, add, whitening, whitening
 
 
 @functools.lru_cache(maxsize=8)

@@ -107,14 +107,16 @@ def parallel(*unnamed, combine: Callable = concatenate, **layers) -> Layer:
     return Layer(init, apply)
 
 
-@as_layer
 def identity(x):
     """Returns x."""
     return x
 
 
+IDENTITY = as_layer(identity)
+
+
 @constructor
-def residual(body: Layer, *, shortcut: Layer = identity) -> Layer:
+def residual(body: Layer, *, shortcut: Layer = IDENTITY) -> Layer:
     """Adds a layer's output to its input: `y = body(x) + shortcut(x)`.
 
     Args:

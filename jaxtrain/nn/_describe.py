@@ -1,5 +1,6 @@
 """Nets as JSON: what `train.load` rebuilds a network from. Names are looked up, never imported."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +13,13 @@ from jaxtrain.nn._combine import concatenate
 from jaxtrain.nn._layer import Layer
 
 _KNOWN: tuple[Any, ...] = (
-    *(jax.nn.relu, jax.nn.elu, jax.nn.selu, jax.nn.gelu, jax.nn.silu, jax.nn.softplus),
-    *(jax.nn.sigmoid, jax.nn.leaky_relu, jnp.tanh, concatenate),
+    *(nn.identity, nn.relu, nn.leaky_relu, nn.elu, nn.selu, nn.silu, nn.swish, nn.softplus),
+    *(nn.sigmoid, nn.softmax, nn.tanh, jax.nn.gelu, concatenate),
 )
-FUNCTIONS = {f.__name__: f for f in _KNOWN}
+FUNCTIONS = {
+    **{f.__name__: f for f in _KNOWN},
+    **{f"jax.nn.{f.__name__}": f for f in (jax.nn.elu, jax.nn.leaky_relu)},
+}
 
 
 def describe(net: Layer) -> dict[str, Any] | str:
@@ -24,7 +28,8 @@ def describe(net: Layer) -> dict[str, Any] | str:
     Initializers are left out: they are not needed once there are params.
 
     Args:
-        net: a net of the layers of `jaxtrain.nn` and of JAX's activation functions.
+        net: a net of the layers and activations of `jaxtrain.nn`; options of an activation are
+            bound by `functools.partial`.
 
     Raises:
         TypeError: a layer or an option is something else; the path to it is noted.
@@ -33,11 +38,11 @@ def describe(net: Layer) -> dict[str, Any] | str:
         >>> describe(nn.serial(nn.dense(2), jax.nn.relu))["serial"]["relu0"]
         {'layer': 'relu'}
     """
-    if getattr(net.make, "function", None) is FUNCTIONS.get(net.kind, net):
-        return net.kind
+    function = getattr(net.make, "function", None)
+    if function is not None:
+        return _describe_function(function)
     if net.make is None or getattr(nn, net.kind, None) is not net.make:
-        rule = "of jaxtrain.nn or an activation of jax.nn"
-        _check.fail("describe", "a layer", rule, net, "keep its code", TypeError)
+        _check.fail("describe", "a layer", "of jaxtrain.nn", net, "keep its code", TypeError)
     options = {}
     for name, value in net.given.items():
         if not name.endswith("_init"):
@@ -52,8 +57,8 @@ def build(description: Mapping[str, Any] | str) -> Layer:
     Raises:
         TypeError: the description names something that is not a layer.
     """
-    if isinstance(description, str):
-        return nn._layer.as_layer(_function(description))
+    if isinstance(description, str) or description.keys() <= FUNCTIONS.keys():
+        return nn._layer.as_layer(_build_function(description))
     (kind, options), *more = description.items()
     make: Any = getattr(nn, kind, None)
     if more or not hasattr(make, "constructs"):
@@ -67,11 +72,7 @@ def _encode(value):
     if isinstance(value, type | np.dtype):
         return {"dtype": jnp.dtype(value).name}
     if callable(value):
-        name = getattr(value, "__name__", "")
-        if FUNCTIONS.get(name) is not value:
-            rule = f"one of {sorted(FUNCTIONS)}"
-            _check.fail("describe", "a function", rule, value, error=TypeError)
-        return {"function": name}
+        return {"function": _describe_function(value)}
     if isinstance(value, np.ndarray):
         return {"array": value.tolist(), "dtype": str(value.dtype)}
     if isinstance(value, list | tuple):
@@ -89,12 +90,31 @@ def _decode(value):
     if "layer" in value:
         return build(value["layer"])
     if "function" in value:
-        return _function(value["function"])
+        return _build_function(value["function"])
     if "array" in value:
         return np.array(value["array"], value["dtype"])
     return jnp.dtype(value["dtype"])
 
 
-def _function(name):
-    _check.choice("build", "a function", name, FUNCTIONS)
-    return FUNCTIONS[name]
+def _describe_function(f):
+    """Returns the name of a known function, or {name: options} of a partial of one."""
+    if isinstance(f, functools.partial) and not f.args:
+        options = {name: _encode(value) for name, value in f.keywords.items()}
+        return {_describe_function(f.func): options}
+    for name, known in FUNCTIONS.items():
+        if f is known:
+            return name
+    rule = f"one of {sorted(FUNCTIONS)}"
+    _check.fail("describe", "a function", rule, f, "keep its code", TypeError)
+
+
+def _build_function(description):
+    if isinstance(description, str):
+        _check.choice("build", "a function", description, FUNCTIONS)
+        return FUNCTIONS[description]
+    (name, options), *more = description.items()
+    if more:
+        _check.fail("build", "a function", "one", list(description))
+    return functools.partial(
+        _build_function(name), **{name: _decode(value) for name, value in options.items()}
+    )

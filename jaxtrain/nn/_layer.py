@@ -225,5 +225,5 @@ def param_dtype(where: str, x) -> jnp.dtype:
 
 
 def on_last_axis(a: jax.Array, ndim: int) -> jax.Array:
-    """Gives the (features,) vector `a` leading axes of length 1 up to `ndim` axes."""
-    return a.reshape((1,) * (ndim - 1) + a.shape)
+    """Gives `a`, a (features,) vector or more, leading axes of length 1 up to `ndim` axes."""
+    return a.reshape((1,) * (ndim - a.ndim) + a.shape)

@@ -1,16 +1,18 @@
-"""Dense and convolutional layers."""
-
-from collections.abc import Sequence
+"""Dense layers, and what is made of one matrix: maxout, bottleneck, embedding."""
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jaxtrain import _check
 from jaxtrain.nn import initializers
+from jaxtrain.nn._combine import serial
 from jaxtrain.nn._layer import Layer, constructor, on_last_axis, param_dtype
 
 
-def _init_affine(key, shape, dtype, bias, kernel_init, bias_init):
+def init_affine(key, shape, dtype, bias, kernel_init, bias_init):
+    """Returns the params of an affine layer: a kernel of this shape and maybe a bias."""
     k_kernel, k_bias = jax.random.split(key)
     params = {"kernel": kernel_init(k_kernel, shape, dtype)}
     if bias:
@@ -18,7 +20,8 @@ def _init_affine(key, shape, dtype, bias, kernel_init, bias_init):
     return params
 
 
-def _add_bias(params, y):
+def add_bias(params, y):
+    """Adds the bias to the last axis, if there is one."""
     return y + on_last_axis(params["bias"].astype(y.dtype), y.ndim) if "bias" in params else y
 
 
@@ -42,7 +45,6 @@ def dense(
         A layer from (batch, ..., inputs) to (batch, ..., features).
 
     Example:
-        >>> import jax.numpy as jnp
         >>> params, state = dense(3).init(jax.random.key(0), jnp.zeros((1, 2)))
         >>> dense(3).apply(params, state, jnp.ones((5, 2)), ctx=None)[0].shape
         (5, 3)
@@ -52,89 +54,145 @@ def dense(
     def init(key, x):
         shape = (x.shape[-1], features)
         dtype = param_dtype("dense", x)
-        return _init_affine(key, shape, dtype, bias, kernel_init, bias_init), {}
+        return init_affine(key, shape, dtype, bias, kernel_init, bias_init), {}
 
     def apply(params, state, x, ctx):
         kernel = params["kernel"].astype(x.dtype)
         if x.shape[-1] != kernel.shape[0]:
             _check.fail("dense", "x", f"(..., {kernel.shape[0]})", x.shape)
         y = lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
-        return _add_bias(params, y), state
+        return add_bias(params, y), state
 
     return Layer(init, apply)
 
 
 @constructor
-def conv(
+def maxout(
     features: int,
-    window: int | Sequence[int],
     *,
-    strides: int | Sequence[int] = 1,
-    padding: str | Sequence[tuple[int, int]] = "SAME",
+    pieces: int = 2,
     bias: bool = True,
-    kernel_init=initializers.he_normal(),  # noqa: B008
+    kernel_init=initializers.lecun_normal(),  # noqa: B008
     bias_init=initializers.zeros,
 ) -> Layer:
-    """Convolves the axes between the first (batch) and the last (channels): NHWC for images.
+    """Takes the largest of several affine maps: `y = max_k (x @ W_k + b_k)`.
+
+    A piecewise linear, convex activation of each unit is learned with it; with as many pieces as
+    that takes, ReLU and leaky ReLU are among them. It saturates nowhere and no unit dies, for
+    `pieces` times the params of `dense`.
 
     Args:
-        features: output channels.
-        window: size of the kernel, one int for all spatial axes or one for each.
-        strides: step between windows, likewise.
-        padding: "SAME", "VALID" or (before, after) pairs, one for each spatial axis. "SAME" with
-            stride 2 on an even size pads (0, 1), as TensorFlow does; torch's padding=1 is (1, 1).
-        bias: False leaves the bias out, as right before a normalization.
-        kernel_init: initializer of the (*window, inputs, features) kernel.
-        bias_init: initializer of the (features,) bias.
+        features: the length of the output's last axis.
+        pieces: the number of affine maps, k.
+        bias: False leaves the b_k out.
+        kernel_init: initializer of the (inputs, pieces * features) kernel: W_1, W_2, ... side by
+            side.
+        bias_init: initializer of the (pieces * features,) bias, likewise.
 
     Returns:
-        A layer from (batch, *spatial, inputs) to (batch, *spatial', features).
+        A layer from (batch, ..., inputs) to (batch, ..., features). The gradient of a tie is
+        shared equally.
+
+    Raises:
+        ConfigError: features or pieces is below 1.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> params, state = conv(8, 3).init(jax.random.key(0), jnp.zeros((1, 28, 28, 1)))
-        >>> params["kernel"].shape
-        (3, 3, 1, 8)
-    """
-    _check.integer("conv", "features", features)
+        >>> size = maxout(2)  # of max(-x, x), for each of two inputs
+        >>> params = {"kernel": jnp.concatenate([-jnp.eye(2), jnp.eye(2)], 1)}
+        >>> size.apply(params, {}, jnp.array([[3.0, -4.0]]), ctx=None)[0].tolist()
+        [[3.0, 4.0]]
 
-    def init(key, x):
-        size = per_axis("conv", "window", window, x.ndim - 2)
-        per_axis("conv", "strides", strides, x.ndim - 2)
-        check_padding("conv", padding, x.ndim - 2)
-        shape = (*size, x.shape[-1], features)
-        dtype = param_dtype("conv", x)
-        return _init_affine(key, shape, dtype, bias, kernel_init, bias_init), {}
+    References:
+        I. Goodfellow, D. Warde-Farley, M. Mirza, A. Courville, Y. Bengio, "Maxout networks", 2013.
+    """
+    _check.integer("maxout", "features", features)
+    _check.integer("maxout", "pieces", pieces)
+    affine = dense(pieces * features, bias=bias, kernel_init=kernel_init, bias_init=bias_init)
 
     def apply(params, state, x, ctx):
-        kernel = params["kernel"].astype(x.dtype)
-        if x.ndim != kernel.ndim or x.shape[-1] != kernel.shape[-2]:
-            rule = f"(batch, {kernel.ndim - 2} spatial axes, {kernel.shape[-2]} channels)"
-            _check.fail("conv", "x", rule, x.shape)
-        step = per_axis("conv", "strides", strides, x.ndim - 2)
-        spatial = "DHW"[-(x.ndim - 2) :]
-        layout = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
-        y = lax.conv_general_dilated(x, kernel, step, padding, dimension_numbers=layout)
-        return _add_bias(params, y), state
+        z, state = affine.apply(params, state, x, ctx)
+        return z.reshape(*x.shape[:-1], pieces, features).max(-2), state
+
+    return Layer(affine.init, apply)
+
+
+def bottleneck(features: int, rank: int, *, bias: bool = True) -> Layer:
+    """Builds a dense layer whose kernel has a rank of at most `rank`: `y = x @ A @ B + bias`.
+
+    From D inputs to H = features it has (D + H) rank params instead of D H, and the bias: fewer
+    where rank < D H / (D + H).
+
+    Args:
+        features: the length of the output's last axis, H.
+        rank: that between the two matrices.
+        bias: False leaves the bias out, as right before a normalization.
+
+    Returns:
+        A `serial` of two dense layers, `reduce` and `expand`, from (batch, ..., inputs) to
+        (batch, ..., features).
+
+    Raises:
+        ConfigError: features or rank is below 1.
+
+    Example:
+        >>> params, _ = bottleneck(20, 3).init(jax.random.key(0), jnp.zeros((1, 50)))
+        >>> jax.tree.map(jnp.shape, params)
+        {'expand': {'bias': (20,), 'kernel': (3, 20)}, 'reduce': {'kernel': (50, 3)}}
+    """
+    _check.integer("bottleneck", "rank", rank)
+    # Nothing follows the first but the second: no factor 2 for a ReLU between them.
+    return serial(
+        reduce=dense(rank, bias=False, kernel_init=initializers.lecun_normal()),
+        expand=dense(features, bias=bias),
+    )
+
+
+@constructor
+def embedding(count: int, features: int, *, embedding_init=initializers.normal(1.0)) -> Layer:  # noqa: B008
+    """Looks up a trained vector for each integer: `y = embedding[x]`.
+
+    Args:
+        count: the number of vectors: x is in [0, count).
+        features: the length of each.
+        embedding_init: initializer of the (count, features) table; N(0, 1) as in torch.
+
+    Returns:
+        A layer from integers (batch, ...) to (batch, ..., features), in the dtype of its param
+        `embedding`: the default float type.
+
+    Raises:
+        ConfigError: count or features is below 1; an integer outside [0, count), where it can be
+            seen. Inside `jit` it cannot, and the vector of such an integer is NaN.
+        TypeError: x is not of an integer dtype.
+
+    Example:
+        >>> words = embedding(1000, 16)
+        >>> params, state = words.init(jax.random.key(0), jnp.zeros((1, 7), int))
+        >>> words.apply(params, state, jnp.array([[1, 5, 1]]), ctx=None)[0].shape
+        (1, 3, 16)
+    """
+    _check.integer("embedding", "count", count)
+    _check.integer("embedding", "features", features)
+
+    def init(key, x):
+        _check_integers(x)
+        return {"embedding": embedding_init(key, (count, features), jnp.zeros(()).dtype)}, {}
+
+    def apply(params, state, x, ctx):
+        _check_integers(x)
+        table = params["embedding"]
+        if not isinstance(x, jax.core.Tracer):
+            ids = np.asarray(x)
+            outside = ids[(ids < 0) | (ids >= len(table))]
+            if outside.size:
+                _check.fail("embedding", "x", f"in [0, {len(table)})", outside[0].item())
+        rows = table.at[x].get(mode="fill", fill_value=jnp.nan, wrap_negative_indices=False)
+        return rows, state
 
     return Layer(init, apply)
 
 
-def per_axis(where: str, argument: str, value: int | Sequence[int], axes: int) -> tuple[int, ...]:
-    """Returns `value` as one int for each spatial axis."""
-    sizes = (value,) * axes if isinstance(value, int) else tuple(value)
-    if axes < 1:
-        _check.fail(where, "x", "(batch, *spatial, channels)", f"{axes + 2} axes")
-    if len(sizes) != axes or any(not isinstance(s, int) or s < 1 for s in sizes):
-        _check.fail(where, argument, f"an int >= 1 or {axes} of them", value)
-    return sizes
-
-
-def check_padding(where: str, padding: str | Sequence[tuple[int, int]], axes: int) -> None:
-    """Checks that `padding` is "SAME", "VALID" or one (before, after) pair for each axis."""
-    if padding in ("SAME", "VALID"):
-        return
-    pairs = [] if isinstance(padding, str) else padding
-    if len(pairs) != axes or any(len(pair) != 2 for pair in pairs):
-        rule = f"'SAME', 'VALID' or {axes} pairs (before, after)"
-        _check.fail(where, "padding", rule, padding)
+def _check_integers(x):
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        name = jnp.dtype(x.dtype).name
+        _check.fail("embedding", "x", "of an integer dtype", name, error=TypeError)

@@ -1,14 +1,11 @@
-"""Looking inside a net and changing its parts: rewrite, tap, summary."""
+"""Looking inside a net and changing its parts: rewrite and tap."""
 
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 from jaxtrain import tree
-from jaxtrain.nn._layer import EVAL, Layer
+from jaxtrain.nn._layer import Layer
 
 Path = tuple[str, ...]
 
@@ -52,8 +49,9 @@ def tap(net: Layer, at: Any, see: Callable) -> Layer:
         output, so that the gradient with respect to it is the output's gradient.
 
     Example:
-        >>> from jaxtrain import nn
+        >>> import jax
         >>> import jax.numpy as jnp
+        >>> from jaxtrain import nn
         >>> net = nn.serial(nn.dense(8), jax.nn.relu)
         >>> params, state = net.init(jax.random.key(0), jnp.zeros((1, 4)))
         >>> tapped = nn.tap(net, "relu0", lambda layer, params, x, y: (y, (y == 0).mean()))
@@ -104,65 +102,30 @@ def split_taps(state: dict) -> tuple[dict, dict[str, Any]]:
     return rest, records
 
 
+def at(tree: dict, name: str) -> dict:
+    """Returns what stands at the '/'-joined path of a tree of params or state; {} for nothing."""
+    for key in filter(None, name.split("/")):
+        tree = tree.get(key, {})
+    return tree
+
+
+def put(tree: dict, name: str, entries: dict) -> dict:
+    """Returns a tree of params or state with entries added to the dict at the '/'-joined path."""
+    if not name:
+        return {**tree, **entries}
+    first, _, rest = name.partition("/")
+    return {**tree, first: put(tree.get(first, {}), rest, entries)}
+
+
+def with_probes(params: dict, probes: dict[str, Any]) -> dict:
+    """Puts the probe of each '/'-joined path beside the params of its layer."""
+    for name, probe in probes.items():
+        params = put(params, name, {"probe": probe})
+    return params
+
+
 def walk(net: Layer, path: Path = ()):
     """Yields (path, layer) of a net and all layers inside, a layer before its children."""
     yield path, net
     for name, child in net.children.items():
         yield from walk(child, path if name == "layer" else (*path, name))
-
-
-def summary(net: Layer, x) -> str:
-    """Returns a table of a net's layers: path, kind, output shape, parameters, state.
-
-    Args:
-        net: any layer.
-        x: an input, an array or a `jax.ShapeDtypeStruct`, with its batch axis; only its shape and
-            dtype are read, nothing is computed.
-
-    Returns:
-        Text with a line per layer and one for the whole net. Layers in a `repeat` appear once,
-        their sizes with the leading axis n.
-
-    Example:
-        >>> from jaxtrain import nn
-        >>> import jax.numpy as jnp
-        >>> print(nn.summary(nn.serial(nn.dense(8), jax.nn.relu), jnp.zeros((1, 4))))
-        path    kind    output  params  state
-        dense0  dense   1x8         40      0
-        relu0   relu    1x8          0      0
-        total   serial  1x8         40      0
-    """
-    params, state = jax.eval_shape(net.init, jax.random.key(0), x)
-    tapped = tap(net, "*", lambda layer, params, x, y: (y, y))
-    _, seen = jax.eval_shape(lambda p, s, x: tapped.apply(p, s, x, EVAL), params, state, x)
-    outputs = split_taps(seen)[1]
-    rows = [("path", "kind", "output", "params", "state")]
-    kinds = {"/".join(path): layer for path, layer in walk(net)}
-    for name, layer in kinds.items():
-        if not layer.children:
-            sizes = [f"{_size(_at(part, name)):,}" for part in (params, state)]
-            rows.append((name, layer.kind, _shapes(outputs[name]), *sizes))
-    total = [f"{_size(part):,}" for part in (params, state)]
-    rows.append(("total", kinds[""].kind, _shapes(outputs[""]), *total))
-    wide = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(w) if i > 2 else cell.ljust(w)
-            for i, (cell, w) in enumerate(zip(row, wide, strict=True))
-        )
-        for row in rows
-    )
-
-
-def _at(part: dict, name: str):
-    for key in filter(None, name.split("/")):
-        part = part.get(key, {})
-    return part
-
-
-def _size(part) -> int:
-    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(part))
-
-
-def _shapes(y) -> str:
-    return ", ".join("x".join(map(str, leaf.shape)) or "()" for leaf in jax.tree.leaves(y))

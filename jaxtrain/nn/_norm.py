@@ -1,6 +1,7 @@
 """Normalization by fixed statistics and by those of the batch."""
 
 import math
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jax import lax
 from jaxtrain import _check
 from jaxtrain.data import standardize as preprocess
 from jaxtrain.nn._layer import Context, Layer, constructor, on_last_axis, param_dtype
+from jaxtrain.nn._linear import add_bias
 
 
 @constructor
@@ -44,6 +46,7 @@ def batch_norm(
     unbiased: bool = True,
     running: str = "var",
     frozen: bool = False,
+    group_size: int | None = None,
 ) -> Layer:
     """Normalizes each feature over the batch, and over space for images.
 
@@ -52,6 +55,10 @@ def batch_norm(
     In train mode mean and (biased) var are the batch's, over all devices under `ctx.axis_name` and
     without the examples that `ctx.mask` marks as padding. In eval mode they are the running
     averages, `running <- decay running + (1 - decay) batch`, that stand in the state.
+
+    So one net is two functions. They differ most in the first 1 / (1 - decay) steps, while params
+    change fast, and for small batches: of a single vector, train mode returns the bias. Whether the
+    averages are what is wrong with an evaluation, `recompute_batch_stats` tells.
 
     Args:
         decay: weight of the past in the running averages (torch's momentum is 1 - decay).
@@ -62,10 +69,16 @@ def batch_norm(
             in torch; False as in flax and Keras.
         running: "var" averages the variance, "std" the standard deviation.
         frozen: use the running averages in train mode too, and leave them as they are.
+        group_size: normalize by the statistics of this many consecutive devices, a divisor of their
+            number; None means of all. The running averages are those of all devices either way.
 
     Returns:
         A layer with params scale, bias and state mean, var (or std), each (features,). A batch of
         padding alone leaves the state unchanged.
+
+    Raises:
+        ConfigError: in train mode, there is a `group_size` but no `ctx.axis_name`, or it does not
+            divide the number of devices.
 
     Example:
         >>> net = batch_norm()
@@ -80,20 +93,26 @@ def batch_norm(
     _check.fraction("batch_norm", "decay", decay)
     _check.positive("batch_norm", "eps", eps)
     _check.choice("batch_norm", "running", running, ("var", "std"))
+    if group_size is not None:
+        _check.integer("batch_norm", "group_size", group_size)
 
     def init(key, x):
+        shape = x.shape[-1:]
         dtype = param_dtype("batch_norm", x)
-        zeros, ones = jnp.zeros(x.shape[-1:], dtype), jnp.ones(x.shape[-1:], dtype)
-        params = {"scale": ones} if scale else {}
-        return params | ({"bias": zeros} if bias else {}), {"mean": zeros, running: ones}
+        state = {"mean": jnp.zeros(shape, dtype), running: jnp.ones(shape, dtype)}
+        return init_scale_and_bias("batch_norm", x, shape, scale=scale, bias=bias), state
 
     def apply(params, state, x, ctx):
+        check_shape("batch_norm", x, state["mean"].shape)
         z = x.astype(np.promote_types(x.dtype, jnp.float32))
         if ctx.train and not frozen:
-            count, mean, m2 = moments(z, ctx)
+            if group_size is None:
+                count, mean, m2 = batch = moments(z, ctx)
+            else:
+                count, mean, m2, *batch = _group_moments(z, ctx, group_size)
             var = m2 / jnp.maximum(count, 1)
-            new = statistics(count, mean, m2, unbiased=unbiased, running=running)
-            state = {k: _average(state[k], new[k], decay, count) for k in state}
+            new = statistics(*batch, unbiased=unbiased, running=running)
+            state = average(state, new, decay, batch[0])
         else:
             mean, var = state["mean"], state["var"] if "var" in state else state["std"] ** 2
         # One multiply and one add on the large array: XLA fuses (x - mean) * a + bias less well.
@@ -109,9 +128,81 @@ def batch_norm(
     return Layer(init, apply)
 
 
-def _average(old, new, decay, count):
-    new = lax.stop_gradient(new).astype(old.dtype)
-    return jnp.where(count > 0, decay * old + (1 - decay) * new, old)
+def bn_vjp(
+    x: jax.Array, scale: jax.Array, dy: jax.Array, *, eps: float = 1e-5
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns the gradients of BatchNorm in closed form: what backpropagation through it computes.
+
+    With u = (x - mean) / sigma, sigma = sqrt(var + eps), y = scale u + bias and delta = scale dy,
+
+        dx = (delta - mean(delta) - u mean(u delta)) / sigma
+        dscale = sum(u dy)
+        dbias = sum(dy)
+
+    means and sums over all axes but the last. So sum(dx) = 0: no step along it moves the mean of x;
+    and sum(u dx) = eps / sigma^3 sum(u delta), next to 0: none stretches x either.
+
+    Args:
+        x: (batch, ..., features), the input, at least float32.
+        scale: (features,).
+        dy: the gradient with respect to the output y, of the shape of x.
+        eps: added to the variance, > 0.
+
+    Returns:
+        The gradients with respect to x, scale and bias.
+
+    Example:
+        >>> dx, dscale, dbias = bn_vjp(jnp.eye(2), jnp.ones(2), jnp.ones((2, 2)))
+        >>> dx.tolist(), dbias.tolist()
+        ([[0.0, 0.0], [0.0, 0.0]], [2.0, 2.0])
+
+    References:
+        S. Ioffe, C. Szegedy, "Batch normalization", 2015, section 3.
+    """
+    _check.positive("bn_vjp", "eps", eps)
+    axes = tuple(range(x.ndim - 1))
+
+    def mean(a):
+        return a.mean(axes, keepdims=True)
+
+    d = x - mean(x)
+    sigma = jnp.sqrt(mean(d * d) + eps)
+    u = d / sigma
+    delta = on_last_axis(scale, x.ndim) * dy
+    dx = (delta - mean(delta) - u * mean(u * delta)) / sigma
+    return dx, (u * dy).sum(axes), dy.sum(axes)
+
+
+def init_scale_and_bias(where: str, x, shape: tuple[int, ...], *, scale: bool, bias: bool):
+    """Returns the params of a normalization's output: a scale of ones and a bias of zeros."""
+    dtype = param_dtype(where, x)
+    params = {"scale": jnp.ones(shape, dtype)} if scale else {}
+    return params | ({"bias": jnp.zeros(shape, dtype)} if bias else {})
+
+
+def scale_and_bias(where: str, params, y: jax.Array) -> jax.Array:
+    """Returns `scale y + bias`, with those of the two that are in params."""
+    for p in params.values():
+        check_shape(where, y, p.shape)
+    if "scale" in params:
+        y = y * on_last_axis(params["scale"].astype(y.dtype), y.ndim)
+    return add_bias(params, y)
+
+
+def check_shape(where: str, x: jax.Array, shape: tuple[int, ...]) -> None:
+    """Checks that the last axes of x are those that params and state were made for."""
+    if x.shape[-len(shape) :] != shape:
+        _check.fail(where, "x", f"(batch, ..., {', '.join(map(str, shape))})", x.shape)
+
+
+def average(state, new, decay, count):
+    """Averages the statistics of a batch of `count` examples into the state."""
+
+    def leaf(old, new):
+        new = decay * old + (1 - decay) * lax.stop_gradient(new).astype(old.dtype)
+        return jnp.where(count > 0, new, old)
+
+    return {name: leaf(old, new[name]) for name, old in state.items()}
 
 
 def statistics(count, mean, m2, *, unbiased: bool, running: str) -> dict[str, jax.Array]:
@@ -135,34 +226,72 @@ def moments(x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array, jax.Array
         T. Chan, G. Golub, R. LeVeque, "Updating formulae and a pairwise algorithm for computing
         sample variances", 1979.
     """
+    local = _local_moments(x, ctx)
+    if ctx.axis_name is None:
+        return local
+    return combine(*over_devices(local, ctx.axis_name))
+
+
+def _local_moments(x, ctx):
+    count, shift, d = shifted(x, ctx)
     axes = tuple(range(x.ndim - 1))
-    shift = lax.stop_gradient(x[:1].mean(axes, keepdims=True))
-    d = x - shift
-    positions = math.prod(x.shape[1:-1])
-    if ctx.mask is None:
-        count = jnp.asarray(x.shape[0] * positions, x.dtype)
-    else:
-        real = ctx.mask.reshape(ctx.mask.shape + (1,) * (x.ndim - 1)) > 0
-        d = jnp.where(real, d, 0)
-        count = (ctx.mask > 0).sum(dtype=x.dtype) * positions
     total = d.sum(axes)
     mean = total / jnp.maximum(count, 1)
     m2 = jnp.maximum((d * d).sum(axes) - total * mean, 0)
-    mean = mean + shift.reshape(-1)
+    return count, shift + mean, m2
+
+
+def _group_moments(x, ctx, size):
+    """Returns the moments of this device's group of devices, and then those of all devices."""
     if ctx.axis_name is None:
-        return count, mean, m2
+        fix = "use how='shard_map' or how='pmap', or batch_norm without it"
+        _check.fail("batch_norm", "group_size", "None where no axis is mapped", size, fix)
     devices = lax.axis_size(ctx.axis_name)
-    here = jnp.arange(devices, dtype=jnp.int32) == lax.axis_index(ctx.axis_name)
-    row = jnp.stack([jnp.broadcast_to(count, mean.shape), mean, m2])
-    rows = lax.psum(jnp.where(here[:, None, None], row[None], 0), ctx.axis_name)
-    counts, mean, m2 = combine(rows[:, 0], rows[:, 1], rows[:, 2])
-    return counts[0], mean, m2
+    if devices % size:
+        _check.fail("batch_norm", "group_size", f"a divisor of the {devices} devices", size)
+    rows = over_devices(_local_moments(x, ctx), ctx.axis_name)
+    first = lax.axis_index(ctx.axis_name) // size * size
+    group = (lax.dynamic_slice_in_dim(row, first, size) for row in rows)
+    return *combine(*group), *combine(*rows)
 
 
-def combine(n: jax.Array, mean: jax.Array, m2: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Joins the counts, means and m2s of parts, each (parts, ..., features), by Chan's formula."""
-    count = n.sum(0)
+def shifted(x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Returns count (), shift (features,), and x - shift with 0 for the examples left out."""
+    shift = lax.stop_gradient(x[:1].mean(tuple(range(x.ndim - 1))))
+    d = x - on_last_axis(shift, x.ndim)
+    positions = math.prod(x.shape[1:-1])
+    if ctx.mask is None:
+        return jnp.asarray(x.shape[0] * positions, x.dtype), shift, d
+    real = ctx.mask.reshape(ctx.mask.shape + (1,) * (x.ndim - 1)) > 0
+    return (ctx.mask > 0).sum(dtype=x.dtype) * positions, shift, jnp.where(real, d, 0)
+
+
+def over_devices(parts: Sequence[jax.Array], axis_name: str) -> list[jax.Array]:
+    """Stacks each part over the devices, by one psum of one-hot rows.
+
+    Unlike what an all_gather returns, it is known to be the same on all devices.
+    """
+    row = jnp.concatenate([part.ravel() for part in parts])
+    here = jnp.arange(lax.axis_size(axis_name), dtype=jnp.int32) == lax.axis_index(axis_name)
+    rows = lax.psum(jnp.where(here[:, None], row[None], 0), axis_name)
+    columns = jnp.split(rows, np.cumsum([part.size for part in parts])[:-1], axis=1)
+    return [c.reshape(-1, *part.shape) for c, part in zip(columns, parts, strict=True)]
+
+
+def combine(
+    n: jax.Array, mean: jax.Array, m2: jax.Array, *, product: Callable = jnp.multiply
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Joins the counts, means and m2s of parts by Chan's formula.
+
+    Args:
+        n: (parts,).
+        mean: (parts, features).
+        m2: (parts, ...), sums of `product(d, d)`, d the distance from the part's mean.
+        product: function of two arrays like `mean`; the default if m2 are sums of squares.
+    """
+    count = n.sum()
     delta = mean - mean[:1]
-    mean_delta = (n * delta).sum(0) / jnp.maximum(count, 1)
-    m2 = (m2 + n * (delta - mean_delta[None]) ** 2).sum(0)
-    return count, mean[0] + mean_delta, m2
+    shift = (n[:, None] * delta).sum(0) / jnp.maximum(count, 1)
+    delta = delta - shift[None]
+    m2 = m2 + product(n[:, None] * delta, delta)
+    return count, mean[0] + shift, m2.sum(0)

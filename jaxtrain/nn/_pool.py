@@ -5,13 +5,14 @@ import itertools
 import math
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
 from jaxtrain import _check
+from jaxtrain.nn._conv import check_padding, per_axis
 from jaxtrain.nn._layer import Layer, constructor, param_dtype
-from jaxtrain.nn._linear import check_padding, per_axis
 
 
 def _stateless(f) -> Layer:
@@ -79,6 +80,83 @@ def max_pool(
         return lax.reduce_window(x, np.array(-jnp.inf, x.dtype), lax.max, window_, strides_, pads)
 
     return _stateless(pool)
+
+
+@constructor
+def fractional_max_pool(
+    ratio: float, *, sequence: str = "pseudorandom", overlapping: bool = True
+) -> Layer:
+    """Takes the maximum over regions of one to three elements a side, the output n / ratio long.
+
+    Along an axis of n elements a sequence starts at `a_0 = 0` and makes m = floor(n / ratio) steps,
+    each, in train mode, drawn for each example and axis:
+
+    - "pseudorandom": `a_i = floor((N i + t) / m)`, t uniform in 0, ..., m - 1,
+    - "random": the floor and the ceiling of N / m, in a random order.
+
+    Disjoint regions are [a_{i-1}, a_i) and end at N = n; overlapping ones are [a_{i-1}, a_i] and
+    end at N = n - 1. Eval mode needs no key: all steps are those of t = floor(m / 2). To average
+    over several regions at test time, apply the net in train mode with several keys, as
+    `predict_mc` does.
+
+    Args:
+        ratio: the input's size to the output's, in (1, 2): for example sqrt(2).
+        sequence: "pseudorandom" or "random".
+        overlapping: whether a region shares its last row and column with the next.
+
+    Returns:
+        A layer from (batch, *spatial, channels) to (batch, *spatial', channels). Where several
+        elements are the maximum, the gradient goes to the first.
+
+    Raises:
+        ConfigError: an argument is out of range, or an axis is a single element long.
+
+    Example:
+        >>> from jaxtrain import nn
+        >>> pool = nn.fractional_max_pool(1.5, overlapping=False)
+        >>> y, _ = pool.apply({}, {}, jnp.arange(6.0).reshape(1, 6, 1), nn.EVAL)
+        >>> y.ravel().tolist()  # of 2, 1, 2 and 1 elements
+        [1.0, 2.0, 4.0, 5.0]
+
+    References:
+        B. Graham, "Fractional max-pooling", 2014. There `a_i = ceil(N / m (i + u))`, and the last
+        row and column are in no disjoint region.
+    """
+    where = "fractional_max_pool"
+    _check.positive(where, "ratio", ratio)
+    if not 1 < ratio < 2:
+        _check.fail(where, "ratio", "a number in (1, 2)", ratio, "use max_pool for whole ratios")
+    _check.choice(where, "sequence", sequence, ("pseudorandom", "random"))
+    shared = int(overlapping)
+
+    def ends(key, N, m):
+        if key is not None and sequence == "random":
+            longer = jax.random.permutation(key, (np.arange(m) < N % m).astype(np.int32))
+            return jnp.cumsum(N // m + longer)
+        t = m // 2 if key is None else jax.random.randint(key, (), 0, m, np.int32)
+        return (N * np.arange(1, m + 1, dtype=np.int32) + t) // m
+
+    def pool(key, x):  # one example
+        for axis in reversed(range(x.ndim - 1)):  # so that ties go to the first in reading order
+            n = x.shape[axis]
+            m = math.floor(n / ratio + 1e-9)  # 33 / 1.1 is 30, not 29.999999999999996
+            N = n - shared
+            a = ends(None if key is None else jax.random.fold_in(key, axis), N, m)
+            first = jnp.concatenate([jnp.zeros(1, a.dtype), a[:-1]])
+            last = a - 1 + shared
+            places = (jnp.minimum(first + i, last) for i in range(-(-N // m) + shared))
+            x = functools.reduce(_first_max, [jnp.take(x, place, axis) for place in places])
+        return x
+
+    def apply(params, state, x, ctx):
+        if x.ndim < 3 or min(x.shape[1:-1]) < 2:
+            rule = "(batch, *spatial, channels), of at least 2 elements along each spatial axis"
+            _check.fail(where, "x", rule, x.shape)
+        if not ctx.train:
+            return jax.vmap(functools.partial(pool, None))(x), state
+        return jax.vmap(pool)(ctx.keys(len(x)), x), state
+
+    return Layer(lambda key, x: ({}, {}), apply)
 
 
 @constructor

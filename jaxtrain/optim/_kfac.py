@@ -13,8 +13,8 @@ from jax.typing import ArrayLike
 
 from jaxtrain import _check, _compat, losses, nn, tree
 from jaxtrain.errors import StateError
-from jaxtrain.nn._linear import per_axis
-from jaxtrain.nn._look import walk
+from jaxtrain.nn._conv import per_axis
+from jaxtrain.nn._look import walk, with_probes
 from jaxtrain.schedules import Schedule
 
 from ._base import (
@@ -83,7 +83,7 @@ def kfac_factors(
       `train.make_step(observe=)`, at least float32.
 
     Raises:
-      ConfigError: `fisher="model"` with another loss.
+      ConfigError: `fisher="model"` with another loss, or a convolution in groups.
 
     Example:
       >>> observe = kfac_factors(nn.dense(2, bias=False), losses.softmax_cross_entropy)
@@ -109,13 +109,14 @@ def kfac_factors(
             rule = f"one of {[f.__name__ for f in draws]} with fisher='model'"
             _check.fail("kfac_factors", "loss", rule, loss, fix)
         fisher = draws[loss]
+    _check_groups("kfac_factors", net)
     tapped = nn.tap(net, lambda path, layer: layer.kind in KINDS, _see)
 
     def observe(params, state, batch, ctx):
         real, label = batch["mask"] > 0, batch.get("label")
 
         def forward(probes):
-            outputs, new = tapped.apply(_with_probes(params, probes), state, batch["image"], ctx)
+            outputs, new = tapped.apply(with_probes(params, probes), state, batch["image"], ctx)
             return outputs, nn.split_taps(new)[1]
 
         def psum(x):
@@ -136,6 +137,13 @@ def kfac_factors(
     return observe
 
 
+def _check_groups(where, net):
+    for path, layer in walk(net):
+        if layer.kind == "conv" and layer.options["groups"] > 1:
+            rule = "without convolutions in groups, whose factors would be those of each group"
+            _check.fail(where, "net", rule, f"{layer!r} at {'/'.join(path)}")
+
+
 def _draw_class(key, logits):
     return jax.random.categorical(key, logits)
 
@@ -149,12 +157,16 @@ def _see(layer, params, x, y):
     """Records the rows that multiply the kernel, (batch, positions, inputs), and the output."""
     window = params["kernel"].shape[:-2]
     if layer.kind == "conv":
-        strides = per_axis("conv", "strides", layer.options["strides"], len(window))
+        strides, dilation = (
+            per_axis("conv", name, layer.options[name], len(window))
+            for name in ("strides", "dilation")
+        )
         patches = lax.conv_general_dilated_patches(
             jnp.moveaxis(x, -1, 1),
             window,
             strides,
             layer.options["padding"],
+            rhs_dilation=dilation,
             precision=lax.Precision.HIGHEST,
         )
         patches = patches.reshape(len(x), x.shape[-1], math.prod(window), -1)
@@ -163,20 +175,6 @@ def _see(layer, params, x, y):
     if "bias" in params:
         a = jnp.concatenate([a, jnp.ones_like(a[..., :1])], -1)
     return y, (a, y)
-
-
-def _with_probes(params, probes):
-    """Puts the probe of each path beside the params of its layer."""
-
-    def put(params, names, probe):
-        if not names:
-            return {**params, "probe": probe}
-        name, *rest = names
-        return {**params, name: put(params[name], rest, probe)}
-
-    for path, probe in probes.items():
-        params = put(params, path.split("/") if path else [], probe)
-    return params
 
 
 def _sums(a, g, real):
@@ -224,7 +222,7 @@ def scale_by_kfac(
       `kfac_factors` returns, and gives updates in the gradients' dtype.
 
     Raises:
-      ConfigError: an argument is out of range.
+      ConfigError: an argument is out of range, or the net has a convolution in groups.
       StateError: at init, the params are not the net's; at update, factors of layers are missing.
 
     Example:
@@ -245,6 +243,7 @@ def scale_by_kfac(
     _check.integer(where, "every", every)
     if norm_constraint is not None:
         _check.positive(where, "norm_constraint", norm_constraint)
+    _check_groups(where, net)
     layers = list(walk(net))
     repeats = [path for path, layer in layers if layer.kind == "repeat"]
     stacks = {  # how many leading axes the params have, one for each `repeat` around the layer

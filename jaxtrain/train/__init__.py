@@ -16,6 +16,8 @@ from jaxtrain.train._parallel import parallelize as parallelize
 from jaxtrain.train._parallel import take as take
 from jaxtrain.train._parallel import use_cpu_cores as use_cpu_cores
 from jaxtrain.train._processes import use_processes as use_processes
+from jaxtrain.train._safetensors import load_safetensors as load_safetensors
+from jaxtrain.train._safetensors import save_safetensors as save_safetensors
 from jaxtrain.train._step import EvalStep as EvalStep
 from jaxtrain.train._step import Guard as Guard
 from jaxtrain.train._step import Step as Step
