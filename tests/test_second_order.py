@@ -522,7 +522,7 @@ def test_a_traced_memory_and_masked_params_are_refused():
         jax.jit(tx.init)(jnp.ones(2))
     w = {"a": jnp.ones(2), "b": jnp.ones(2)}
     for tx in (optim.freeze(optim.lbfgs(), "b"), optim.freeze(optim.newton(), "b")):
-        with pytest.raises(ConfigError, match="masked; freeze by train.make_step"):
+        with pytest.raises(ConfigError, match="got MaskedNode.*; freeze by train"):
             tx.update(
                 w, tx.init(w), w, value=jnp.float32(2), grad=w, value_fn=lambda w: w["a"] @ w["b"]
             )

@@ -269,9 +269,11 @@ def needs(where: str, **arguments: Any) -> None:
         if value is None:
             fix = "call tx.update(grads, state, params, value=, grad=, value_fn=) or optim.minimize"
             _check.fail(where, name, "given to update", value, fix)
-    if any(isinstance(x, optax.MaskedNode) for x in jax.tree.leaves(arguments, is_leaf=_is_masked)):
-        fix = "freeze by train.make_step(freeze=), or leave the frozen params out of value_fn's"
-        _check.fail(where, "params", "those of value_fn", "some that are masked", fix)
+    # value_fn would get them without those that are masked.
+    masked = [x for x in jax.tree.leaves(arguments, is_leaf=_is_masked) if _is_masked(x)]
+    if masked and "value_fn" in arguments:
+        fix = "freeze by train.make_step(freeze=), or leave the frozen ones out of value_fn"
+        _check.fail(where, "params", "all those of value_fn", masked[0], fix)
 
 
 def _is_masked(node):
