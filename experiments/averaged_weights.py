@@ -207,13 +207,13 @@ def run(config: Config) -> Result:
     return Result(
         claims={
             f"With noise, at every kept rate, the EMA of decay {DECAY} is lower than the last"
-            " weights": lower(EMA, "last", kept[1:]),
-            "At the best kept rate of each it is, with noise and without": lower_at_best(
+            " weights": lower(EMA, "last", [found["digits with noise", "kept"]]),
+            "At the best kept rate of each the EMA is lower than the last weights": lower_at_best(
                 ema_kept, last_kept
             ),
-            "At decayed rates it is": lower(EMA, "last", decayed),
-            "At the best rate of each, a kept one with the EMA is lower than a decayed one"
-            " without": lower_at_best(ema_kept, [losses["last"] for losses in decayed]),
+            "At decayed rates the EMA is lower than the last weights": lower(EMA, "last", decayed),
+            "At the best rate of each the EMA at a kept rate is lower than the last weights at a"
+            " decayed one": lower_at_best(ema_kept, [losses["last"] for losses in decayed]),
             "At every kept rate the EMA is lower than the mean of all weights": lower(
                 EMA, "mean of all", kept
             ),

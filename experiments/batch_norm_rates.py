@@ -39,10 +39,10 @@ class Config:
         seeds: of the params and the batches.
     """
 
-    rates: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+    rates: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
     scales: tuple[float, ...] = (0.01, 0.1, 0.3, 1.0, 3.0, 10.0, 100.0)
     widths: tuple[int, ...] = (32, 32, 32, 32)
-    epochs: int = 10
+    epochs: int = 15
     batch_size: int = 32
     seeds: tuple[int, ...] = (0, 1, 2)
 
@@ -87,7 +87,7 @@ def accuracies(config: Config, norm: str) -> np.ndarray:
 
 def draw(config: Config, found):
     """Draws the accuracy at every rate and scale with and without BatchNorm."""
-    figure, row = panels("Does BatchNorm allow higher rates and careless scales?", 2, sharey=True)
+    figure, row = panels("Does BatchNorm allow higher rates and careless scales?", 2, width=6.0, sharey=True)
     for axes, (name, accuracy) in zip(row, found.items(), strict=True):
         image = axes.imshow(100 * accuracy, vmin=0, vmax=100, cmap="viridis", origin="lower")
         axes.grid(False)
@@ -99,7 +99,7 @@ def draw(config: Config, found):
         axes.set_xticks(range(len(config.rates)), [f"{rate:g}" for rate in config.rates])
         axes.set_yticks(range(len(config.scales)), [f"{scale:g}" for scale in config.scales])
         trained = (accuracy >= TRAINED).sum()
-        axes.set_title(f"{name.capitalize()}: {trained} of {accuracy.size} train", fontsize=11)
+        axes.set_title(f"{name[0].upper()}{name[1:]}: {trained} of {accuracy.size} train", fontsize=11)
         axes.set(xlabel="rate")
     row[0].set(ylabel="kernels, in units of He's")
     figure.colorbar(image, ax=row, label="test accuracy [%]")

@@ -74,8 +74,8 @@ def along_gradient(net: nn.Layer, rate, params, state, x, labels) -> jax.Array:
 
     def at(t):
         value, gradient = jax.value_and_grad(loss)(jax.tree.map(lambda w, d: w - t * d, params, g))
-        change = tree.norm(jax.tree.map(jnp.subtract, gradient, g))
-        return value, change, change / (t * tree.norm(g))
+        change = tree.global_norm(jax.tree.map(jnp.subtract, gradient, g))
+        return value, change, change / (t * tree.global_norm(g))
 
     values, change, curvature = jax.vmap(at)(rate * FACTORS)
     return jnp.stack([here, values.max() - values.min(), change.max(), curvature.max()])

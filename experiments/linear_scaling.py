@@ -60,7 +60,7 @@ class Config:
 
 
 SIZES = {
-    "smoke": Config(batch_size=32, ks=(4, 32), epochs=2, warm=1, seeds=(0,)),
+    "smoke": Config(batch_size=32, ks=(4,), epochs=2, warm=1, seeds=(0,)),
     "default": Config(),
     "full": Config(batch_size=4, ks=(2, 4, 8, 16, 32, 64, 128), seeds=tuple(range(20))),
 }
@@ -81,66 +81,78 @@ def log_losses(config: Config, noise: float, k: int, rules) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(run))(jnp.array(config.seeds), order)).mean(0)
 
 
-def draw(config: Config, base, found, ratios):
+def measure(config: Config) -> tuple[np.ndarray, np.ndarray]:
+    """Trains with the smallest batch, (data sets, epochs + 1), and (data sets, ks, rules, ...)."""
+    noises = _digits.NOISE.values()
+    base = [log_losses(config, noise, 1, [RULES["(kb, eta)"]])[0] for noise in noises]
+    found = [[log_losses(config, noise, k, RULES.values()) for k in config.ks] for noise in noises]
+    return np.array(base), np.array(found)
+
+
+def draw(config: Config, base, found, later, limits):
     """Draws the curves of both data sets, and how far apart they are at each k."""
     title = "Is a batch k times as large as good at k times the learning rate?"
     figure, (*curves, last) = panels(title, 3)
     colors = matplotlib.colormaps["viridis"](np.linspace(0.1, 0.9, len(config.ks)))
-    for axes, name in zip(curves, _digits.NOISE, strict=True):
-        for color, k in zip(colors, config.ks, strict=True):
-            scaled, _, same = np.exp(found[name, k])
-            axes.semilogy(scaled, color=color, lw=2, label=f"k = {k}")
+    for d, (axes, name) in enumerate(zip(curves, _digits.NOISE, strict=True)):
+        for k, color, rules in zip(config.ks, colors, np.exp(found[d]), strict=True):
+            scaled, warmed, same = rules
+            axes.semilogy(scaled, color=color, lw=2, label=f"k = {k}, k eta")
             axes.semilogy(same, color=color, lw=1, ls="--")
+        axes.semilogy(warmed, color="C3", lw=1.5, label=f"k = {k}, k eta, warm-up")
+        axes.plot([], [], "0.5", lw=1, ls="--", label="the same k, eta")
         label = f"b = {config.batch_size}, eta = {config.rate}"
-        axes.semilogy(np.exp(base[name]), "k:", lw=2.5, label=label)
-        axes.plot([], [], "0.5", lw=2, label="rate k eta")
-        axes.plot([], [], "0.5", lw=1, ls="--", label="rate eta")
-        axes.set(xlabel="epoch", ylabel="training loss")
-        axes.set_title(name.capitalize(), fontsize=11)
-    curves[0].legend(loc="lower left", ncols=2, fontsize=8)
-    for name, marker in zip(_digits.NOISE, ("o-", "s--"), strict=True):
-        for i, rule in enumerate(RULES):
-            furthest = [np.exp(abs(ratios[name, k][i]).max()) for k in config.ks]
-            last.loglog(config.ks, furthest, marker, color=f"C{i}", label=f"{rule}, {name}")
+        axes.semilogy(np.exp(base[d]), "k:", lw=2.5, label=label)
+        axes.minorticks_off()
+        axes.set_yticks([0.1, 0.2, 0.5, 1, 2], [0.1, 0.2, 0.5, 1, 2])
+        axes.set(xlabel="epoch", ylabel="training loss", ylim=(0.09, 5))
+        axes.set_title(f"{name.capitalize()}: close up to k = {limits[d]}", fontsize=11)
+        axes.locator_params("x", integer=True)
+    curves[-1].legend(loc="lower left", ncols=2, fontsize=9)
+    for i, rule in enumerate(RULES):
+        last.plot([], [], f"C{i}", lw=2, label=rule)
+    for name, line, furthest in zip(_digits.NOISE, ("s--", "o-"), later, strict=True):
+        last.plot([], [], line, color="0.5", label=name)
+        for i, factors in enumerate(np.exp(furthest.T)):
+            last.loglog(config.ks, factors, line, color=f"C{i}")
     last.axhspan(1, np.exp(CLOSE), color="black", alpha=0.1, lw=0)
-    last.set_xticks(config.ks, config.ks)
     last.minorticks_off()
+    last.set_xticks(config.ks, config.ks)
+    last.set_yticks([1, 2, 5, 10], [1, 2, 5, 10])
     last.set(xlabel="k", ylabel="largest factor between the losses")
-    last.set_title("Gray: close", fontsize=11)
-    last.legend(fontsize=8, loc="upper left")
+    last.set_title(f"From epoch {config.warm + 1} on; gray: close", fontsize=11)
+    last.legend(loc="upper left", fontsize=9)
     return figure
 
 
 def run(config: Config) -> Result:
     """Trains with all batch sizes and compares the curves with that of the smallest."""
-    base, found, ratios, numbers = {}, {}, {}, {}
-    for name, noise in _digits.NOISE.items():
-        (base[name],) = log_losses(config, noise, 1, [RULES["(kb, eta)"]])
-        for k in config.ks:
-            found[name, k] = log_losses(config, noise, k, RULES.values())
-            ratios[name, k] = found[name, k] - base[name]
-            for rule, ratio in zip(RULES, ratios[name, k], strict=True):
-                what = f"{name}, k = {k}, {rule}: largest factor between the losses"
-                numbers[what] = np.exp(abs(ratio).max())
-    # After the warm-up, (data sets, k, rules, epochs).
-    later = np.array(
-        [[ratios[name, k][:, config.warm + 1 :] for k in config.ks] for name in _digits.NOISE]
-    )
-    scaled, warmed, _ = (abs(later).max(-1) < CLOSE).sum(1).T
-    for name, n in zip(_digits.NOISE, scaled, strict=True):
-        numbers[f"{name}: k that are close from epoch {config.warm + 1} on"] = n
+    base, found = measure(config)
+    ratios = found - base[:, None, None]
+    furthest, later = (abs(r).max(-1) for r in (ratios, ratios[..., config.warm + 1 :]))
+    close = np.cumprod(furthest[..., 0] < CLOSE, 1).sum(1)
+    limits = np.array([1, *config.ks])[close]
+    numbers = {
+        f"{name}, k = {k}, {rule}: largest factor between the losses": np.exp(furthest[d, i, r])
+        for d, name in enumerate(_digits.NOISE)
+        for i, k in enumerate(config.ks)
+        for r, rule in enumerate(RULES)
+    }
+    scaled, warmed, _ = (later < CLOSE).sum(1).T
+    for name, limit, *numbers_of_k in zip(_digits.NOISE, limits, scaled, warmed, strict=True):
+        numbers[f"{name}: close up to k"] = limit
+        for how, n in zip(("", " with warm-up"), numbers_of_k, strict=True):
+            numbers[f"{name}: ks that are close from epoch {config.warm + 1} on{how}"] = n
     return Result(
         claims={
             "At k times the rate batches k times as large give the same curve": truth(
-                [abs(ratio[0]).max() < CLOSE for ratio in ratios.values()]
+                furthest[..., 0] < CLOSE
             ),
-            "At the same rate they fall behind": truth(
-                [ratio[2].mean() > CLOSE for ratio in ratios.values()]
-            ),
+            "At the same rate they fall behind": truth(ratios[:, :, 2].mean(-1) > CLOSE),
             "From the end of a warm-up on, the curves are close for more k with it": truth(
                 warmed > scaled
             ),
         },
         numbers={what: float(value) for what, value in numbers.items()},
-        figure=draw(config, base, found, ratios),
+        figure=draw(config, base, found, later, limits),
     )

@@ -100,14 +100,14 @@ def newton_path(name: str, cost, start, steps: int) -> np.ndarray:
     return np.asarray(path(NEWTON[name], gradient, jnp.asarray(start), steps, value_fn=cost))
 
 
-def newton_step_lowers(curvatures) -> bool:
-    """Returns whether Newton's step ends below its start in the valley of a quadratic."""
+def newton_step(curvatures) -> tuple[bool, bool]:
+    """Returns whether one Newton step on a quadratic leads to its critical point, and down."""
 
     def cost(w):
         return jnp.asarray(curvatures) @ w**2 / 2
 
     start, end = newton_path("Newton", cost, [0.5, 1.0], 1)
-    return bool(cost(end) < cost(start))
+    return bool(np.allclose(end, 0, atol=1e-14)), bool(cost(end) < cost(start))
 
 
 def draw(config: Config, shares, found, newton):
@@ -154,7 +154,7 @@ def run(config: Config) -> Result:
     with _compat.enable_x64(True):
         found = {name: paths(name, config) for name in METHODS}
         newton = {name: newton_path(name, landscape, [1.0, 0.4], 20) for name in NEWTON}
-        lowers = [newton_step_lowers(c) for c in ([1.0, 50.0], [1.0, -1.0])]
+        exact, lowers = zip(*map(newton_step, ([1.0, 50.0], [1.0, -1.0])), strict=True)
         figure = draw(config, shares, found, newton)
     left = {name: np.abs(ways[:, -1, 1]) > LEFT for name, ways in found.items()}
     numbers = {
@@ -177,6 +177,7 @@ def run(config: Config) -> Result:
             "Momentum leaves the saddle: from the ridge, from beside it": truth(
                 [left["momentum"].all(), left["momentum, beside"].all()]
             ),
+            "One Newton step leads to the critical point of a quadratic": truth(exact),
             "Newton's step lowers a quadratic: one with a minimum, one with a saddle": truth(
                 lowers
             ),

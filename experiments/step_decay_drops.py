@@ -47,7 +47,7 @@ class Config:
 
 
 SIZES = {
-    "smoke": Config(cuts=(3,), epochs=4, rates=(0.03,), seeds=(0, 1)),
+    "smoke": Config(cuts=(6,), epochs=8, rates=(0.1,), seeds=(0, 1, 2, 3)),
     "default": Config(),
     "full": Config(seeds=tuple(range(50))),
 }

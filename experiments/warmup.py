@@ -34,14 +34,18 @@ NETS = {
 }
 OPTIMIZERS = {"momentum": (optim.momentum, 0.02), "Adam": (optim.adam, 0.01)}  # and the least rate
 FAILED = np.log(10) / 2
-COLORS = {"without": "C3", "with": "C0"}
+STARTS = {"without": 1.0, "with": 0.0}  # of the warm-up, as shares of the rate
+LINES = {"momentum": "o-", "Adam": "s--"}
+COLORS = dict(zip(STARTS, ("C3", "C0"), strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Both nets with both optimizers at every rate from every seed, without and with warm-up.
+    """Every net with every optimizer at every rate from every seed, without and with warm-up.
 
     Attributes:
+        nets: names in `NETS`.
+        optimizers: names in `OPTIMIZERS`.
         rates: how many, each the root of 2 times the last.
         epochs: of each run.
         warm: epochs of the warm-up.
@@ -49,6 +53,8 @@ class Config:
         seeds: of the params and of the batches.
     """
 
+    nets: tuple[str, ...] = ("plain", "residual")
+    optimizers: tuple[str, ...] = ("momentum", "Adam")
     rates: int = 8
     epochs: int = 20
     warm: int = 5
@@ -57,7 +63,7 @@ class Config:
 
 
 SIZES = {
-    "smoke": Config(rates=2, epochs=2, warm=1, seeds=(0, 1)),
+    "smoke": Config(nets=("residual",), optimizers=("Adam",), epochs=8, warm=3, seeds=(0, 1, 2, 3)),
     "default": Config(),
     "full": Config(rates=10, epochs=60, seeds=tuple(range(20))),
 }
@@ -67,26 +73,32 @@ def rates(optimizer: str, config: Config) -> np.ndarray:
     return OPTIMIZERS[optimizer][1] * 2 ** (np.arange(config.rates) / 2)
 
 
-def training_loss(net: str, optimizer: str, warm: int, config: Config) -> np.ndarray:
-    """Returns the losses before training and after each epoch, (rates, seeds, epochs + 1)."""
+def training_loss(net: str, optimizer: str, config: Config) -> dict[str, np.ndarray]:
+    """Returns losses without and with warm-up before training and after each epoch.
+
+    Each is (rates, seeds, epochs + 1).
+    """
     n = len(_digits.examples()[0][0])
     order = _digits.orders(n, config.batch_size, config.epochs, config.seeds)
 
-    def run(rate, seed, order):
-        schedule = schedules.warmup(rate, steps=warm * order.shape[1]) if warm else rate
+    def run(start, rate, seed, order):
+        schedule = schedules.warmup(rate, steps=config.warm * order.shape[1], start=start * rate)
         tx = OPTIMIZERS[optimizer][0](schedule)
         return _digits.training_loss(NETS[net], tx, seed, order)
 
-    runs = jax.jit(jax.vmap(jax.vmap(run, (None, 0, 0)), (0, None, None)))
-    return np.asarray(
-        runs(jnp.asarray(rates(optimizer, config), float), jnp.array(config.seeds), order)
-    )
+    over_rates = jax.vmap(jax.vmap(run, (None, None, 0, 0)), (None, 0, None, None))
+    over_starts = jax.jit(jax.vmap(over_rates, (0, None, None, None)))
+    starts = jnp.array(list(STARTS.values()))
+    rate, seeds = jnp.asarray(rates(optimizer, config), float), jnp.array(config.seeds)
+    found = np.asarray(over_starts(starts, rate, seeds, order))
+    return dict(zip(STARTS, found, strict=True))
 
 
 def draw(config: Config, found, failed):
     """Draws the runs at the rate where warm-up matters most, and the shares of failed runs."""
-    figure, (left, *shares) = panels("Does a warm-up let a net train at higher rates?", 3)
-    gains = {case: (shares["without"] - shares["with"]) for case, shares in failed.items()}
+    title = "Does a warm-up let a net train at a rate at which it would fail without?"
+    figure, (left, *shares) = panels(title, 1 + len(config.nets))
+    gains = {case: by_how["without"] - by_how["with"] for case, by_how in failed.items()}
     net, optimizer = max(gains, key=lambda case: gains[case].max())
     best = int(gains[net, optimizer].argmax())
     for how, color in COLORS.items():
@@ -97,40 +109,35 @@ def draw(config: Config, found, failed):
                 left.plot(end, 2e3, "X", color=color, ms=9)
         left.plot([], [], color=color, lw=2, label=f"{how} warm-up")
     left.axvspan(0, config.warm, color="C0", alpha=0.1, lw=0)
-    left.axhline(FAILED, color="black", lw=1, ls=":")
+    left.axhline(FAILED, color="black", lw=1, ls=":", label="failed above")
+    left.locator_params("x", integer=True)
     left.set(xlabel="epoch", ylabel="training loss")
     rate = rates(optimizer, config)[best]
     left.set_title(f"{net.capitalize()} net, {optimizer}, rate {rate:.3g}", fontsize=11)
     left.legend()
-    for axes, net in zip(shares, NETS, strict=True):
-        for optimizer, line in zip(OPTIMIZERS, ("o-", "s--"), strict=True):
+    for axes, net in zip(shares, config.nets, strict=True):
+        for optimizer in config.optimizers:
             for how, color in COLORS.items():
                 share = 100 * failed[net, optimizer][how]
                 label = f"{optimizer}, {how}"
+                line = LINES[optimizer]
                 axes.semilogx(rates(optimizer, config), share, line, color=color, label=label)
         axes.set(xlabel="rate", ylabel="failed runs [%]", ylim=(-5, 105))
         axes.set_title(f"{net.capitalize()} net", fontsize=11)
-        axes.legend(loc="upper left")
+    shares[0].legend(loc="upper left")
     return figure
 
 
 def run(config: Config) -> Result:
     """Trains without and with warm-up and counts the runs that failed."""
     found = {
-        (net, optimizer): {
-            how: training_loss(net, optimizer, warm, config)
-            for how, warm in (("without", 0), ("with", config.warm))
-        }
-        for net in NETS
-        for optimizer in OPTIMIZERS
+        (net, optimizer): training_loss(net, optimizer, config)
+        for net in config.nets
+        for optimizer in config.optimizers
     }
     failed = {
-        case: {how: ~(loss[..., -1] < FAILED) for how, loss in by_how.items()}
-        for case, by_how in found.items()
-    }
-    failed = {
-        case: {how: which.mean(1) for how, which in by_how.items()}
-        for case, by_how in failed.items()
+        case: {how: 1 - (loss[..., -1] < FAILED).mean(1) for how, loss in losses.items()}
+        for case, losses in found.items()
     }
     numbers, rescues, harms, lower = {}, [], [], []
     for (net, optimizer), by_how in found.items():

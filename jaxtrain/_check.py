@@ -1,16 +1,20 @@
-"""Argument checks. Each lets traced values and arrays of traced values pass."""
+"""Argument checks. Each lets traced values pass."""
 
 import difflib
 import math
+import operator
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
+import numpy as np
 
 from jaxtrain.errors import ConfigError
 
 
-def fail(where: str, argument: str, rule: str, value: Any, fix: str = "", error=ConfigError):
+def fail(
+    where: str, argument: str, rule: str, value: Any, fix: str = "", error=ConfigError
+) -> NoReturn:
     """Raises `error` in the one form that all our messages have."""
     raise error(f"{where}: {argument} must be {rule}, got {value!r}" + (f"; {fix}" if fix else ""))
 
@@ -30,12 +34,20 @@ def choice(where: str, argument: str, value: Any, choices: Iterable[Any]) -> Non
 
 
 def _number(where, argument, value, rule, holds: Callable[[float], bool], fix):
-    if isinstance(value, jax.core.Tracer) or getattr(value, "ndim", 0) > 0:
+    if isinstance(value, jax.core.Tracer):
         return
-    if isinstance(value, bool | str) or not hasattr(value, "__float__"):
+    try:
+        number = None if _is_bool(value) or np.ndim(value) else float(value)
+    except (TypeError, ValueError):  # None, a complex number
+        number = None
+    if number is None or isinstance(value, str):
         fail(where, argument, rule, value, fix, TypeError)
-    if not holds(float(value)):
+    if not holds(number):
         fail(where, argument, rule, value, fix)
+
+
+def _is_bool(value):
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")) == "bool"
 
 
 def positive(where: str, argument: str, value: Any, fix: str = "") -> None:
@@ -60,11 +72,20 @@ def fraction(where: str, argument: str, value: Any, fix: str = "") -> None:
     _number(where, argument, value, "a number in [0, 1)", lambda v: 0 <= v < 1, fix)
 
 
-def integer(where: str, argument: str, value: Any, *, least: int = 1, fix: str = "") -> None:
-    """Checks that value is a whole number >= least."""
+def integer(
+    where: str, argument: str, value: Any, *, least: int = 1, bits: int = 31, fix: str = ""
+) -> None:
+    """Checks that value is a whole number, least <= value < 2**bits."""
     if isinstance(value, jax.core.Tracer):
         return
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        fail(where, argument, f"an int >= {least}", value, fix, TypeError)
-    if value < least:
-        fail(where, argument, f"an int >= {least}", value, fix)
+    rule = f"an int >= {least}"
+    try:
+        number = None if _is_bool(value) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None:
+        fail(where, argument, rule, value, fix, TypeError)
+    if number < least:
+        fail(where, argument, rule, value, fix)
+    if number >= 2**bits:
+        fail(where, argument, f"{rule} and below 2**{bits}", value, fix)

@@ -53,6 +53,9 @@ def select(rule: Rule, tree: Any) -> Any:
     """
     if not callable(rule):
         globs = (rule,) if isinstance(rule, str) else rule
+        if not isinstance(globs, tuple | list) or not all(isinstance(g, str) for g in globs):
+            kinds = "a glob, a tuple of globs or a function of path and leaf"
+            _check.fail("select", "rule", kinds, rule, error=TypeError)
         names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
         for glob in globs:
             if not any(fnmatchcase(name, glob) for name in names):

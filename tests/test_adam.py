@@ -183,7 +183,7 @@ def test_eps_may_be_zero(make):
 
 
 BAD = [
-    (optim.adamw, {"weight_decay": -1}, "weight_decay: decay must be a finite number >= 0"),
+    (optim.adamw, {"weight_decay": -1}, "adamw: weight_decay must be a finite number >= 0"),
     (optim.adamw, {"b1": 1}, "b1 must be a number in \\[0, 1\\), got 1"),
     (optim.adamax, {"b2": 1}, "b2 must be"),
     (optim.adamax, {"eps_in_max": 0}, "eps_in_max must be one of"),

@@ -87,6 +87,22 @@ def test_float32_steps(average, oracle):
     assert np.abs(thin.average - wide).max() <= 18 * 2.0**-24 * largest
 
 
+@pytest.mark.parametrize("debias", [False, True])
+def test_a_decay_near_1_is_exact_in_float32(debias):
+    """`1 - decay` is taken of the number, not of its nearest float32."""
+    decay, steps = 0.99999, 2000
+    tx = optim.ema(decay, debias=debias)
+
+    def step(state, _):
+        return tx.update(jnp.ones(()), state, jnp.zeros(()))[1], None  # params are 1 from then on
+
+    state, _ = jax.lax.scan(step, tx.init(jnp.zeros(())), length=steps)
+    sum_of_weights = -np.expm1(steps * np.log1p(decay - 1))
+    expected = 1 if debias else sum_of_weights
+    # Each step rounds the average by 2^-25 of itself, half of that on average.
+    np.testing.assert_allclose(state.average, expected, rtol=steps * 2.0**-25)
+
+
 def test_equals_torch(x64):
     """Its first call copies the params, which is a first decay of 0."""
     theirs = np.load(VECTORS)

@@ -131,7 +131,7 @@ BAD = {
     "seed too large": (
         lambda: fit(seed=2**32),
         ConfigError,
-        r"seed must be an int below 2\*\*32, got 4294967296",
+        r"seed must be an int >= 0 and below 2\*\*32, got 4294967296",
     ),
     "K of zero": (
         lambda: fit(steps_per_call=0),

@@ -84,7 +84,7 @@ def test_a_batch_belongs_to_the_caller():
         (lambda: data.Order(3, 0), "batch_size must be an int >= 1, got 0"),
         (lambda: data.Order(0, 1), "n must be an int >= 1, got 0"),
         (lambda: data.Order(3, 1, seed=-1), "seed must be an int >= 0, got -1"),
-        (lambda: data.Order(3, 1, seed=2**32), "seed must be an int below"),
+        (lambda: data.Order(3, 1, seed=2**32), "seed must be an int >= 0 and below"),
         (lambda: data.Order(3, 1).indices(-1), "step must be an int >= 0, got -1"),
     ],
 )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from catalogue import OPTIMIZERS
+from catalogue import FULL_BATCH, OPTIMIZERS, TRANSFORMATIONS
 from training import compiles
 from trajectories import close, train
 
@@ -65,6 +65,21 @@ def test_zero_gradients_move_nothing(make):
         updates, state = tx.update(grads, state, params)
         assert not any(np.asarray(u).any() for u in jax.tree.leaves(updates))
         assert tree.all_finite(state)
+
+
+MADE = TRANSFORMATIONS | {name: make(0.1) for name, make in (OPTIMIZERS | FULL_BATCH).items()}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("tx", MADE.values(), ids=MADE)
+def test_a_step_may_donate_params_and_the_first_state(tx):
+    """No array stands in them twice; a vector may be its own ravelled form."""
+    names = {"freeze", "lr_multipliers", "weight_decay, scheduled"}  # their rules name an "a"
+    trees = [{"a": jnp.ones(3), "kernel": jnp.ones((2, 3))}]
+    trees += [jnp.ones(3)] if tx not in [MADE[name] for name in names] else []
+    for params in trees:
+        leaves = jax.tree.leaves((params, tx.init(params)))
+        assert len({x.unsafe_buffer_pointer() for x in leaves}) == len(leaves)
 
 
 @every_optimizer
@@ -293,6 +308,8 @@ BAD += [
         "dampening must be 0",
     ),
     (optim.momentum, {"learning_rate": 0.1, "dampening": 0.5, "form": "ema"}, "dampening must be"),
+    (optim.adamw, {"learning_rate": 0.1, "weight_decay": -1}, "adamw: weight_decay must be"),
+    (optim.rprop, {"learning_rate": 0.1, "min_step": 1, "max_step": 0.5}, "min_step must be at mo"),
 ]
 
 
@@ -304,10 +321,36 @@ def test_bad_arguments(make, arguments, message):
 
 
 @pytest.mark.parametrize("make", [optim.sgd, optim.momentum, optim.adam])
-@pytest.mark.parametrize("value", ["0.1", None, True])
+@pytest.mark.parametrize("value", ["0.1", None, True, np.True_, 1j, jnp.array(1j), jnp.ones(2)])
 def test_a_rate_of_another_kind(make, value):
     with pytest.raises(TypeError, match="learning_rate must be"):
         make(value)
+
+
+WRONG_KINDS = {
+    "guard: tx must be an optax transformation, .*; call it": lambda: optim.guard(optim.adam),
+    "freeze: tx must be": lambda: optim.freeze(None, "a"),
+    "accumulate: tx must be": lambda: optim.accumulate(0.1, 2),
+    "proximal_l1: tx must be": lambda: optim.proximal_l1(optim.adam, 0.1),
+    "minimize: tx must be": lambda: optim.minimize(jnp.sum, jnp.ones(1), optim.lbfgs),
+    "minimize: fun must be": lambda: optim.minimize(3, jnp.ones(1), optim.lbfgs()),
+    "rule must be a glob, a tuple": lambda: optim.l2(0.1, rule=3.0).init({"kernel": 1.0}),
+    "multipliers must be a mapping": lambda: optim.lr_multipliers(0.1),
+    "report: value must be a number": lambda: optim.report(
+        optim.reduce_on_plateau().init(1.0), None
+    ),
+    "start must be an int": lambda: optim.swa(start=jnp.array(1.5), every=1),
+    "patience must be an int": lambda: optim.reduce_on_plateau(patience=np.True_),
+    "boundaries must be a sequence": lambda: schedules.multi_step(1, boundaries=3.0, factor=0.1),
+    "params and gradients must be of a floating": lambda: optim.adam(0.1).init(jnp.ones(2, int)),
+}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("message", WRONG_KINDS)
+def test_what_is_of_another_kind(message):
+    with pytest.raises((TypeError, ConfigError), match=message):
+        WRONG_KINDS[message]()
 
 
 @pytest.mark.fast

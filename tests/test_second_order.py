@@ -473,6 +473,25 @@ def test_inject_hyperparams():
         jax.tree.map(np.testing.assert_array_equal, injected, first_update(make))
 
 
+def test_bfgs_stays_positive_definite_where_it_is_badly_scaled():
+    """Brown's function, in float32: curvatures from 2 to 1e12."""
+
+    def f(w):
+        return (w[0] - 1e6) ** 2 + (w[1] - 2e-6) ** 2 + (w[0] * w[1] - 2) ** 2
+
+    start = np.array([1.0, 1.5], np.float32)
+    found = optim.minimize(f, start, optim.bfgs(), tolerance=0.1, progress=False)
+    assert "<= tolerance" in found.reason and found.value < 1e-9
+
+
+def test_no_params_at_all():
+    for make in FULL_BATCH.values():
+        updates, _ = make(1.0).update(
+            {}, make(1.0).init({}), {}, value=jnp.float32(1), grad={}, value_fn=lambda w: 1.0
+        )
+        assert updates == {}
+
+
 BAD = [
     (optim.lbfgs, {"memory": 0}, "scale_by_lbfgs: memory must be an int >= 1, got 0"),
     (optim.lbfgs, {"line_search": "wolfe"}, "lbfgs: line_search must be .*'strong_wolfe'"),
@@ -494,6 +513,19 @@ BAD = [
 def test_bad_arguments(make, arguments, message):
     with pytest.raises(ConfigError, match=message):
         make(**arguments)
+
+
+@pytest.mark.fast
+def test_a_traced_memory_and_masked_params_are_refused():
+    tx = optax.inject_hyperparams(optim.lbfgs)(memory=3)
+    with pytest.raises(TypeError, match="static_args='memory' to optax.inject_hyperparams"):
+        jax.jit(tx.init)(jnp.ones(2))
+    w = {"a": jnp.ones(2), "b": jnp.ones(2)}
+    for tx in (optim.freeze(optim.lbfgs(), "b"), optim.freeze(optim.newton(), "b")):
+        with pytest.raises(ConfigError, match="got MaskedNode.*; freeze by train"):
+            tx.update(
+                w, tx.init(w), w, value=jnp.float32(2), grad=w, value_fn=lambda w: w["a"] @ w["b"]
+            )
 
 
 @pytest.mark.fast

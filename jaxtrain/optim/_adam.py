@@ -205,5 +205,7 @@ def adamw(
         eps_mode=eps_mode,
         amsgrad=amsgrad,
     )
+    if not callable(weight_decay):
+        _check.nonnegative("adamw", "weight_decay", weight_decay)
     decay = _decay.weight_decay(weight_decay, rule=rule)
     return optax.chain(scale, decay, scale_by_learning_rate(learning_rate))

@@ -9,7 +9,7 @@ import optax
 from jax.typing import ArrayLike
 
 from jaxtrain import _check
-from jaxtrain.schedules import Schedule, as_schedule
+from jaxtrain.schedules import Schedule
 from jaxtrain.schedules._base import as_count
 
 from ._base import accumulator, as_float, ratio, require_params, unmasked
@@ -88,13 +88,13 @@ def ema(decay: Schedule | ArrayLike, *, debias: bool = False) -> optax.GradientT
     if not callable(decay):
         _check.fraction("ema", "decay", decay)
     _check.choice("ema", "debias", debias, (False, True))
-    schedule = as_schedule(decay)
 
     def weigh(count, total):
-        d = as_float(schedule(count))
-        total = d * total + (1 - d)
+        # The difference before the cast: in float32 1 - 0.9999 is off by 2e-4.
+        new = as_float(1 - (decay(count) if callable(decay) else decay))
+        total = total + new * (1 - total)
         # A schedule may begin with decay 1: no params have a weight yet.
-        return jnp.where(total == 0, 1, ratio(1 - d, total)), total
+        return jnp.where(total == 0, 1, ratio(new, total)), total
 
     return _averaging("ema", weigh, 0 if debias else 1)
 
@@ -125,8 +125,7 @@ def polyak(*, start: int = 0) -> optax.GradientTransformation:
     References:
       Polyak and Juditsky, Acceleration of Stochastic Approximation by Averaging, 1992.
     """
-    _check.integer("polyak", "start", start, least=0)
-    return swa(start=start, every=1)
+    return _mean("polyak", start, 1)
 
 
 def swa(*, start: int, every: int) -> optax.GradientTransformation:
@@ -160,15 +159,19 @@ def swa(*, start: int, every: int) -> optax.GradientTransformation:
       Izmailov, Podoprikhin, Garipov, Vetrov and Wilson, Averaging Weights Leads to Wider Optima
       and Better Generalization, 2018.
     """
-    _check.integer("swa", "start", start, least=0)
-    _check.integer("swa", "every", every)
+    return _mean("swa", start, every)
+
+
+def _mean(where, start, every):
+    _check.integer(where, "start", start, least=0)
+    _check.integer(where, "every", every)
 
     def weigh(count, total):
         n, rest = jnp.divmod(optax.safe_increment(count) - as_count(start), as_count(every))
         weight = jnp.where((n < 1) | (rest == 0), 1 / as_float(jnp.maximum(n, 1)), 0)
         return weight, total
 
-    return _averaging("swa", weigh, None)
+    return _averaging(where, weigh, None)
 
 
 def check_averages_stand_last(opt_state: optax.OptState) -> None:

@@ -147,6 +147,14 @@ def eval_params(params: optax.Params, opt_state: optax.OptState) -> optax.Params
     return params
 
 
+def extended(where: str, tx: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """Checks that tx is a transformation, and lets its update take any keyword."""
+    if not hasattr(tx, "init") or not hasattr(tx, "update"):
+        fix = "call it to make one" if callable(tx) else ""
+        _check.fail(where, "tx", "an optax transformation", tx, fix, TypeError)
+    return optax.with_extra_args_support(tx)
+
+
 def require_params(where: str, params: optax.Params | None) -> None:
     """Checks that an update was given the params, which optax leaves optional."""
     if params is None:
@@ -156,6 +164,9 @@ def require_params(where: str, params: optax.Params | None) -> None:
 def accumulator(x: Any) -> Any:
     """Gives the type in which moments of x are kept: its own, but at least float32."""
     dtype = jnp.result_type(x)
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        fix = "leave the others out of the params"
+        _check.fail("optim", "params and gradients", "of a floating-point type", dtype, fix)
     return dtype if jnp.finfo(dtype).bits >= 32 else jnp.dtype(jnp.float32)
 
 

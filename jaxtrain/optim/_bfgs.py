@@ -47,7 +47,7 @@ def scale_by_bfgs(*, scale_initial: bool = False) -> optax.GradientTransformatio
     H_0 = I. With `scale_initial` the first update is shortened to a length of at most 1, and the
     first pair is applied to `H_0 = (y's / y'y) * I`.
     A pair is skipped unless `s'y > eps * |s| * |y|`, eps the machine's, so that H stays positive
-    definite. H takes n**2 numbers for n params, an update O(n**2) operations.
+    definite. H takes n**2 numbers for n params, an update O(n**3) operations.
 
     Args:
       scale_initial: whether H_0 is scaled; False, as in SciPy, leaves that to the line search.
@@ -73,9 +73,9 @@ def scale_by_bfgs(*, scale_initial: bool = False) -> optax.GradientTransformatio
     _check.choice(where, "scale_initial", scale_initial, (False, True))
 
     def init(params):
-        w, _ = ravel(params)
-        none = jnp.zeros((), jnp.int32)
-        return BFGSState(none, none, w, jnp.zeros_like(w), jnp.eye(w.size, dtype=w.dtype))
+        count, pairs = jnp.zeros(2, jnp.int32)
+        w = jnp.array(ravel(params)[0])  # a copy: a step may donate both the params and the state
+        return BFGSState(count, pairs, w, jnp.zeros_like(w), jnp.eye(w.size, dtype=w.dtype))
 
     @jax.default_matmul_precision("highest")
     def update(updates, state, params=None):
@@ -86,9 +86,9 @@ def scale_by_bfgs(*, scale_initial: bool = False) -> optax.GradientTransformatio
         sy = jnp.where(keep, s @ y, 1)
         if scale_initial:
             H = jnp.where(state.pairs == 0, sy / (y @ y), 1).astype(H.dtype) * H
-        Hy = H @ y
-        ss, Hys = jnp.outer(s, s), jnp.outer(Hy, s)
-        H = jnp.where(keep, H + ((1 + y @ Hy / sy) * ss - Hys - Hys.T) / sy, state.inverse_hessian)
+        # Expanded, in O(n**2), the product cancels and leaves an ill-conditioned H indefinite.
+        A = jnp.eye(s.size, dtype=s.dtype) - jnp.outer(s, y) / sy
+        H = jnp.where(keep, A @ H @ A.T + jnp.outer(s, s) / sy, state.inverse_hessian)
         pairs = jnp.where(keep, optax.safe_increment(state.pairs), state.pairs)
         d = H @ g
         if scale_initial:

@@ -11,7 +11,7 @@ from jaxtrain import _check, tree
 from jaxtrain.schedules import Schedule, as_schedule
 from jaxtrain.tree import Rule
 
-from ._base import accumulator, as_float, learning_rate, linear, require_params
+from ._base import accumulator, as_float, extended, learning_rate, linear, require_params
 
 
 class DecayState(NamedTuple):
@@ -175,7 +175,7 @@ def proximal_l1(
       Problems with a Sparsity Constraint, 2004.
     """
     _check.nonnegative("proximal_l1", "strength", strength)
-    tx = optax.with_extra_args_support(tx)
+    tx = extended("proximal_l1", tx)
 
     def init(params):
         _penalized("proximal_l1", rule, params)

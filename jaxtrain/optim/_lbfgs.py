@@ -33,13 +33,13 @@ class LBFGSState(NamedTuple):
     yy: jax.Array
 
 
-def _products(rows, x):
-    """The inner products of each row with x."""
+def _products(rows, x, memory):
+    """The inner products of each of the rows with x."""
 
     def leaf(rows, x):
-        return as_float(jnp.dot(rows.reshape(len(rows), -1), x.reshape(-1)))
+        return as_float(jnp.dot(rows.reshape(memory, -1), x.reshape(-1)))
 
-    return sum(jax.tree.leaves(jax.tree.map(leaf, rows, x)), as_float(0))
+    return sum(jax.tree.leaves(jax.tree.map(leaf, rows, x)), as_float(jnp.zeros(memory)))
 
 
 def _combination(a, s, b, y, c, g):
@@ -91,13 +91,18 @@ def scale_by_lbfgs(*, memory: int = 10, scale_initial: bool = True) -> optax.Gra
     """
     where = "scale_by_lbfgs"
     _check.integer(where, "memory", memory)
+    if isinstance(memory, jax.core.Tracer):
+        fix = "pass static_args='memory' to optax.inject_hyperparams"
+        _check.fail(where, "memory", "an int and not traced", memory, fix, TypeError)
     _check.choice(where, "scale_initial", scale_initial, (False, True))
 
     def init(params):
-        none = jnp.zeros((), jnp.int32)
-        rows = jax.tree.map(lambda p: jnp.zeros((memory, *p.shape), p.dtype), zeros(params))
-        gram = jnp.zeros((memory, memory), as_float(0).dtype)
-        return LBFGSState(none, none, zeros(params), zeros(params), rows, rows, gram, gram)
+        # No array stands twice, so that a step may donate the state.
+        count, pairs = jnp.zeros(2, jnp.int32)
+        w, g, s, y = (zeros(params) for _ in range(4))
+        s, y = jax.tree.map(lambda x: jnp.zeros((memory, *x.shape), x.dtype), (s, y))
+        sy, yy = jnp.zeros((2, memory, memory), as_float(0).dtype)
+        return LBFGSState(count, pairs, w, g, s, y, sy, yy)
 
     @jax.default_matmul_precision("highest")
     def update(updates, state, params=None):
@@ -112,21 +117,20 @@ def scale_by_lbfgs(*, memory: int = 10, scale_initial: bool = True) -> optax.Gra
 
         S, Y = jax.tree.map(put, state.s, s), jax.tree.map(put, state.y, y)
         pairs = jnp.where(keep, optax.safe_increment(state.pairs), state.pairs)
-        yy_new = _products(Y, y)
-        sy = jnp.where(keep, state.sy.at[:, row].set(_products(S, y)), state.sy)
+        yy_new = _products(Y, y, memory)
+        sy = jnp.where(keep, state.sy.at[:, row].set(_products(S, y, memory)), state.sy)
         yy = jnp.where(keep, state.yy.at[:, row].set(yy_new).at[row].set(yy_new), state.yy)
 
-        order = (
-            pairs + jnp.arange(memory, dtype=jnp.int32)
-        ) % memory  # oldest first; rows never filled are zero
+        # Oldest first; rows never filled are zero.
+        order = (pairs + jnp.arange(memory, dtype=jnp.int32)) % memory
         back = jnp.argsort(order)
         R, yy_ = jnp.triu(sy[order][:, order]), yy[order][:, order]
         D = jnp.diag(R)
         R = R + jnp.diag(jnp.where(D == 0, 1, 0))
         gamma = jnp.where(pairs > 0, ratio(D[-1], yy_[-1, -1]), first_scale(g))
         gamma = gamma if scale_initial else as_float(1)
-        alpha = solve_triangular(R, _products(S, g)[order])
-        rest = D * alpha - gamma * (_products(Y, g)[order] - yy_ @ alpha)
+        alpha = solve_triangular(R, _products(S, g, memory)[order])
+        rest = D * alpha - gamma * (_products(Y, g, memory)[order] - yy_ @ alpha)
         beta = solve_triangular(R, rest, trans="T")
         d = _combination(beta[back], S, -gamma * alpha[back], Y, gamma, g)
         count = optax.safe_increment(state.count)

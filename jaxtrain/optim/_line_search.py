@@ -233,8 +233,8 @@ def strong_wolfe(
 
     def init(params):
         grad = jax.tree.map(jnp.zeros_like, params)
-        inf = as_float(jnp.inf)
-        return LineSearchState(inf, grad, inf, as_float(0), jnp.zeros((), jnp.int32))
+        value, before = as_float(jnp.full(2, jnp.inf))
+        return LineSearchState(value, grad, before, as_float(0), jnp.zeros((), jnp.int32))
 
     def update(updates, state, params=None, *, value=None, grad=None, value_fn=None, **_):
         needs(where, params=params, value=value, grad=grad, value_fn=value_fn)
@@ -269,6 +269,15 @@ def needs(where: str, **arguments: Any) -> None:
         if value is None:
             fix = "call tx.update(grads, state, params, value=, grad=, value_fn=) or optim.minimize"
             _check.fail(where, name, "given to update", value, fix)
+    # value_fn would get them without those that are masked.
+    masked = [x for x in jax.tree.leaves(arguments, is_leaf=_is_masked) if _is_masked(x)]
+    if masked and "value_fn" in arguments:
+        fix = "freeze by train.make_step(freeze=), or leave the frozen ones out of value_fn"
+        _check.fail(where, "params", "all those of value_fn", masked[0], fix)
+
+
+def _is_masked(node):
+    return isinstance(node, optax.MaskedNode)
 
 
 def descend(

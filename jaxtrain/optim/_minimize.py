@@ -14,7 +14,7 @@ from jax.typing import ArrayLike
 
 from jaxtrain import _check, tree
 
-from ._base import _having, eval_params, grad_params
+from ._base import _having, eval_params, extended, grad_params
 
 
 class Minimum(NamedTuple):
@@ -92,6 +92,9 @@ def minimize(
       >>> found.params.round(3).tolist(), found.steps, found.reason
       ([3.0..., 3.0...], 2, 'gradient norm 0 <= tolerance 1e-05')
     """
+    if not callable(fun):
+        _check.fail("minimize", "fun", "a function of params", fun, error=TypeError)
+    tx = extended("minimize", tx)
     _check.integer("minimize", "steps", steps)
     _check.nonnegative("minimize", "tolerance", tolerance)
     if value_tolerance is not None:
@@ -124,6 +127,8 @@ def minimize(
     if params is not grad_params(state.params, state.opt_state):
         value, norm = map(float, measure(params)[::2])
         evaluations += 1
+        if int(state.stop) == FLAT:
+            reason += " where gradients are taken, which is not at `params`"
     values, norms = map(np.concatenate, zip(*rows, strict=True))
     history = {"value": values, "grad_norm": norms}
     return Minimum(params, value, norm, at, evaluations, reason, history)
@@ -131,7 +136,6 @@ def minimize(
 
 def _programs(fun, tx, tolerance, value_tolerance):
     """What `minimize` compiles: the measurement of params, the first state, a number of steps."""
-    tx = optax.with_extra_args_support(tx)
 
     def measure(params):
         value, grad = jax.value_and_grad(fun)(params)

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -123,10 +124,10 @@ def reduce_on_plateau(
         )
 
     def init(params):
-        o, none = options(), jnp.zeros((), jnp.int32)
+        o, (bad, cooldown) = options(), jnp.zeros(2, jnp.int32)
         # The worst finite number: what guards the state need not make an exception for it.
         worst = o.sign * jnp.finfo(o.sign.dtype).max
-        return PlateauState(as_float(1), worst, none, none, o)
+        return PlateauState(as_float(1), worst, bad, cooldown, o)
 
     def update(updates, state, params=None):
         updates = scaled(state.learning_rate_scale, updates, updates)
@@ -158,6 +159,8 @@ def report(opt_state: optax.OptState, value: ArrayLike) -> optax.OptState:
     def is_plateau(node):
         return isinstance(node, PlateauState)
 
+    if value is None or np.ndim(value):
+        _check.fail("report", "value", "a number", value, error=TypeError)
     if not any(map(is_plateau, jax.tree.leaves(opt_state, is_leaf=is_plateau))):
         fix = "chain reduce_on_plateau() after the optimizer"
         rule = "a state with a reduce_on_plateau"

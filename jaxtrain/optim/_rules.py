@@ -9,7 +9,7 @@ from jax.typing import ArrayLike
 from jaxtrain import _check, tree
 from jaxtrain.tree import Rule
 
-from ._base import scaled
+from ._base import extended, scaled
 
 
 def freeze(tx: optax.GradientTransformation, rule: Rule) -> optax.GradientTransformationExtraArgs:
@@ -35,6 +35,7 @@ def freeze(tx: optax.GradientTransformation, rule: Rule) -> optax.GradientTransf
       >>> tx.update(params, tx.init(params), params)[0]
       {'bias': Array([0.], dtype=float32), 'kernel': Array([-0.1], dtype=float32)}
     """
+    tx = extended("freeze", tx)
 
     def frozen(params):
         return tree.select(rule, params)
@@ -68,6 +69,9 @@ def lr_multipliers(multipliers: Mapping[Rule, ArrayLike]) -> optax.GradientTrans
       >>> jax.tree.map(float, tx.update(updates, tx.init(updates))[0])
       {'body': {'bias': 2.0, 'kernel': 1.0}, 'head': {'bias': 10.0}}
     """
+    if not isinstance(multipliers, Mapping):
+        rule = "a mapping of rules to factors"
+        _check.fail("lr_multipliers", "multipliers", rule, multipliers, error=TypeError)
     for factor in multipliers.values():
         _check.nonnegative("lr_multipliers", "multipliers", factor)
 

@@ -9,7 +9,7 @@ import optax
 from jaxtrain import _check
 from jaxtrain.tree import all_finite
 
-from ._base import linear, scaled, zeros
+from ._base import extended, linear, scaled, zeros
 
 
 class GuardState(NamedTuple):
@@ -40,7 +40,7 @@ def guard(tx: optax.GradientTransformation) -> optax.GradientTransformationExtra
       >>> updates.tolist(), state.skipped.item(), state.inner.count.item()
       ([0.0, 0.0], 1, 0)
     """
-    tx = optax.with_extra_args_support(tx)
+    tx = extended("guard", tx)
 
     def init(params):
         return GuardState(jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32), tx.init(params))
@@ -98,7 +98,7 @@ def accumulate(
       ([0.0, 0.0], [-0.5, -1.0])
     """
     _check.integer("accumulate", "steps", steps)
-    tx = optax.with_extra_args_support(tx)
+    tx = extended("accumulate", tx)
 
     def init(params):
         return AccumulateState(jnp.zeros((), jnp.int32), zeros(params), tx.init(params))

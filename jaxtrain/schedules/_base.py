@@ -26,7 +26,9 @@ def as_count(count: Any) -> jax.Array:
     In int32 because float32 cannot tell counts above 2^24 apart.
     """
     if not isinstance(count, jax.Array):
-        count = np.minimum(np.asarray(count), np.int32(LAST))
+        count = np.asarray(count)
+        if np.issubdtype(count.dtype, np.integer):
+            count = np.minimum(count, min(LAST, np.iinfo(count.dtype).max)).astype(np.int32)
     if not jnp.issubdtype(count.dtype, jnp.integer):
         _check.fail("schedule", "count", "an integer", count, error=TypeError)
     return jnp.asarray(count, jnp.int32)
@@ -64,11 +66,18 @@ def constant(value: ArrayLike) -> Schedule:
     return lambda count: jnp.broadcast_to(as_float(value), as_count(count).shape)
 
 
-def as_schedule(schedule_or_value: Schedule | ArrayLike) -> Schedule:
+def as_schedule(
+    schedule_or_value: Schedule | ArrayLike,
+    *,
+    where: str = "as_schedule",
+    argument: str = "schedule_or_value",
+) -> Schedule:
     """Makes a schedule of a number and leaves a schedule alone.
 
     Args:
       schedule_or_value: a schedule, or the value (>= 0) of a constant one.
+      where: the function that an error names.
+      argument: its argument.
 
     Returns:
       The schedule.
@@ -77,4 +86,7 @@ def as_schedule(schedule_or_value: Schedule | ArrayLike) -> Schedule:
       >>> float(as_schedule(0.5)(1000))
       0.5
     """
-    return schedule_or_value if callable(schedule_or_value) else constant(schedule_or_value)
+    if callable(schedule_or_value):
+        return schedule_or_value
+    _check.nonnegative(where, argument, schedule_or_value)
+    return constant(schedule_or_value)

@@ -31,13 +31,13 @@ def join(schedules: Sequence[Schedule | ArrayLike], boundaries: Sequence[int]) -
       >>> [float(join([1.0, 0.5], [10])(count)) for count in (9, 10)]
       [1.0, 0.5]
     """
-    if not schedules:
-        _check.fail("join", "schedules", "at least one schedule", schedules)
+    if not isinstance(schedules, Sequence) or not schedules:
+        _check.fail("join", "schedules", "a sequence of at least one schedule", schedules)
+    check_boundaries("join", boundaries)
     if len(boundaries) != len(schedules) - 1:
         rule = f"{len(schedules) - 1} counts, one between each two schedules"
         _check.fail("join", "boundaries", rule, boundaries)
-    check_boundaries("join", boundaries)
-    first, *later = map(as_schedule, schedules)
+    first, *later = (as_schedule(s, where="join", argument="schedules") for s in schedules)
 
     def schedule(count):
         count = as_count(count)
@@ -79,7 +79,7 @@ def warmup(
     _check.integer("warmup", "steps", steps)
     _check.choice("warmup", "kind", kind, ("linear", "constant"))
     (_check.positive if kind == "constant" else _check.nonnegative)("warmup", "start", start)
-    schedule = as_schedule(schedule_or_value)
+    schedule = as_schedule(schedule_or_value, where="warmup")
 
     def rise(count):
         return mix(start, schedule(as_count(0)), progress(count, steps))
@@ -117,7 +117,8 @@ def goyal_warmup(
     _check.integer("goyal_warmup", "steps", steps)
     peak = scale_with_batch(base, k, base_batch_size=1)
     rise = linear_to(base, steps=steps, end=peak)
-    return join([rise, peak if after is None else after], [steps])
+    after = as_schedule(peak if after is None else after, where="goyal_warmup", argument="after")
+    return join([rise, after], [steps])
 
 
 def stretch(schedule: Schedule, factor: float) -> Schedule:
@@ -143,6 +144,7 @@ def stretch(schedule: Schedule, factor: float) -> Schedule:
       [0, 0, 1, 2, 2, 3, 4]
     """
     _check.positive("stretch", "factor", factor)
+    schedule = as_schedule(schedule, where="stretch", argument="schedule")
     p, q = Fraction(factor).limit_denominator(1000).as_integer_ratio()
     if not 0 < p * q <= LAST:
         rule = "near a fraction p / q with q <= 1000 and 0 < p * q < 2^31"

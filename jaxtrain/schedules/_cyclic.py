@@ -233,8 +233,8 @@ def one_cycle(
         low, high = endpoint / steps, (last / (phases - 1) + endpoint) / steps
         _check.fail(where, "rise", f"a fraction of the {steps} steps in ({low:g}, {high:g})", rise)
     start = peak / 25 if start is None else start
-    end = start / 1e4 if end is None else end
     _check.nonnegative(where, "start", start)
+    end = start / 1e4 if end is None else end
     _check.nonnegative(where, "end", end)
     fall = [(2 * first, start)] if phases == 3 else []
 

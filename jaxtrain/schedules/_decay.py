@@ -14,6 +14,8 @@ from ._base import Schedule, as_count, as_float
 
 def check_boundaries(where: str, boundaries: Sequence[int]) -> None:
     """Checks that boundaries are counts >= 1 and increase."""
+    if not isinstance(boundaries, Sequence):
+        _check.fail(where, "boundaries", "a sequence of counts", boundaries, error=TypeError)
     for boundary in boundaries:
         _check.integer(where, "boundaries", boundary)
     if any(a >= b for a, b in pairwise(boundaries)):

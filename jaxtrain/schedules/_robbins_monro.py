@@ -5,6 +5,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from jaxtrain import _check
+
 from ._base import LAST, Schedule
 
 FIRST, OCTAVES, SAMPLES = 22, 9, 1024
@@ -70,6 +72,9 @@ def check_robbins_monro(schedule: Schedule) -> RobbinsMonro:
     octaves = 2.0 ** (FIRST + np.arange(OCTAVES))[:, None]
     counts = np.minimum(octaves * (1 + places), LAST).astype(np.int32)
     rates = np.asarray(jax.jit(jax.vmap(schedule))(counts.ravel()), float)
+    if not (np.isfinite(rates) & (rates >= 0)).all():
+        rule = "finite and >= 0 at all counts"
+        _check.fail("check_robbins_monro", "schedule", rule, float(rates.min()))
     rates = rates.reshape(counts.shape)
 
     def growth(values):

@@ -59,7 +59,7 @@ class ResNet(nn.Module):
         return self.fc(x.mean((2, 3)))
 
 
-NETS = {18: ([2, 2, 2, 2], 1, 2), 50: ([3, 4, 6, 3], 4, 1)}
+NETS = {18: ([2, 2, 2, 2], 1, 3), 50: ([3, 4, 6, 3], 4, 2)}
 
 if __name__ == "__main__":
     rng, vectors = np.random.default_rng(0), {}
@@ -75,7 +75,7 @@ if __name__ == "__main__":
             elif name.endswith(("running_var", "weight")):
                 number = rng.uniform(0.5, 1.5, size=shape)
             else:
-                number = 0.3 * rng.normal(size=shape)
+                number = 0.2 + 0.3 * rng.normal(size=shape)
             state[name] = number.astype(np.int64 if "num_batches" in name else np.float16)
         net.load_state_dict({k: torch.tensor(v) for k, v in state.items()})
         x = rng.normal(size=(2, 3, 45, 38)).astype(np.float16)
