@@ -72,6 +72,16 @@ def test_averaged_params_are_one_program_more_and_statistics_another(net, more, 
     assert collections.Counter(names) == FOUR | more
 
 
+@pytest.mark.parametrize("how", ["shard_map", "jit"])
+def test_statistics_of_groups_of_devices_need_a_mapped_axis(how):
+    net = nn.serial(nn.flatten(), nn.batch_norm(group_size=1), nn.dense(3))
+    if how == "shard_map":
+        assert np.isfinite(fit(make_step(net), how=how).history[-1]["loss"])
+    else:
+        with pytest.raises(ConfigError, match="group_size must be None .* use how='shard_map'"):
+            fit(make_step(net), how=how)
+
+
 def plateau(**options):
     tx = optax.chain(optim.momentum(0.05), optim.reduce_on_plateau(**options), optim.ema(0.5))
     return make_step(models.mlp([4, 3], batch_norm=True), tx)

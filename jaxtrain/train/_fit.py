@@ -27,7 +27,7 @@ from jaxtrain.train._evaluate import averages, evaluation_state, evaluator
 from jaxtrain.train._files import MetricsFile, check_config, locked, read_config
 from jaxtrain.train._load import Model
 from jaxtrain.train._nonfinite import first_nonfinite
-from jaxtrain.train._parallel import IN_FLIGHT, Run, complete, parallelize
+from jaxtrain.train._parallel import AXIS, IN_FLIGHT, Run, complete, parallelize
 from jaxtrain.train._processes import barrier
 from jaxtrain.train._progress import Progress
 from jaxtrain.train._step import Step, TrainState, make_eval_step
@@ -166,7 +166,8 @@ def fit(
         _check.fail("fit", "batch_size", f"a multiple of the {n} devices", batch_size, fix)
     parts = {"test": test, "validation": validation}
     held_out = {name: part for name, part in parts.items() if part is not None}
-    _check_fits(step, abstract, {"dataset": dataset, **held_out}, batch_size // n)
+    mapped = n if how in ("pmap", "shard_map") else None
+    _check_fits(step, abstract, {"dataset": dataset, **held_out}, batch_size // n, mapped)
     report = _reporter(run, abstract.opt_state, validation, measures)
     evaluators = {
         name: evaluator(
@@ -383,8 +384,8 @@ def _examples(dataset: ArrayDataset, n: int) -> dict[str, Any]:
     return complete(jax.tree.map(lambda x: x[:n], {"image": dataset.image, "label": dataset.label}))
 
 
-def _check_fits(step: Step, ts: TrainState, parts, batch_size: int) -> None:
-    """Traces the step on the shapes of one device's batch, and compares labels with outputs."""
+def _check_fits(step: Step, ts: TrainState, parts, batch_size: int, devices: int | None) -> None:
+    """Traces the step on one device's batch, or under an axis of devices, and checks labels."""
     batch = _examples(parts["dataset"], batch_size)
     image = batch["image"]
     outputs, _ = jax.eval_shape(lambda ts: step.net.apply(ts.params, ts.state, image, nn.EVAL), ts)
@@ -398,7 +399,10 @@ def _check_fits(step: Step, ts: TrainState, parts, batch_size: int) -> None:
             rule = f"below the network's number of outputs, {classes}"
             fix = f"the first is example {int(np.argmax(part.label >= classes))}"
             _check.fail("fit", f"{name}.label", rule, int(part.label.max()), fix, DataError)
-    jax.eval_shape(step.apply, ts, batch)
+    apply = functools.partial(step.apply, axis_name=AXIS if devices else None)
+    if devices:
+        apply = jax.vmap(apply, (None, None), axis_name=AXIS, axis_size=devices)
+    jax.eval_shape(apply, ts, batch)
 
 
 def _is_dense(params) -> bool:
