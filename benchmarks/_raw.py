@@ -1,9 +1,9 @@
 """The training programs by hand: dict pytrees and plain JAX, the yardstick beside our steps.
 
-A model is `init_x(key) -> params, stats` and `x(params, stats, batch, axis_name) -> logits, stats`;
-a batch is a dict of image (b, 28, 28, 1) float32, label (b,) int32, index (b,) int32 and mask (b,)
-float32, 1 for a real example and 0 for padding. The image's dtype is the one computed in; params
-and statistics are float32.
+A model is `x(params, stats, batch, axis_name) -> logits, stats`, with the params and statistics of
+ours; a batch is a dict of image (b, h, w, c) float32, label (b,) int32, index (b,) int32 and mask
+(b,) float32, 1 for a real example and 0 for padding. The image's dtype is the one computed in;
+params and statistics are float32.
 """
 
 import functools
@@ -21,10 +21,10 @@ def dense(params, x):
     return x @ params["kernel"].astype(x.dtype) + params["bias"].astype(x.dtype)[None]
 
 
-def conv(params, x):
+def conv(params, x, strides=1):
     kernel = params["kernel"].astype(x.dtype)
     return lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x, kernel, (strides, strides), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
 
 
@@ -72,32 +72,11 @@ def combine(n, mean, m2, axis_name):
     return n, means[0] + mean_delta, m2
 
 
-def init_mlp(key, *, sizes=(784, 512, 512, 10)):
-    keys = jax.random.split(key, len(sizes) - 1)
-    he = jax.nn.initializers.he_normal()
-    return {
-        f"dense{i}": {"kernel": he(k, (m, n)), "bias": jnp.zeros(n)}
-        for i, (k, m, n) in enumerate(zip(keys, sizes[:-1], sizes[1:], strict=True))
-    }, {}
-
-
 def mlp(params, stats, batch, axis_name):
     x = batch["image"].reshape(len(batch["image"]), -1)
     for i in range(len(params)):
         x = dense(params[f"dense{i}"], jax.nn.relu(x) if i else x)
     return x, stats
-
-
-def init_cnn(key, *, widths=(1, 32, 64, 128), classes=10):
-    *keys, last = jax.random.split(key, len(widths))
-    he = jax.nn.initializers.he_normal()
-    params, stats = {}, {}
-    for i, (k, m, n) in enumerate(zip(keys, widths[:-1], widths[1:], strict=True)):
-        params[f"conv{i}"] = {"kernel": he(k, (3, 3, m, n))}
-        params[f"batch_norm{i}"] = {"scale": jnp.ones(n), "bias": jnp.zeros(n)}
-        stats[f"batch_norm{i}"] = {"mean": jnp.zeros(n), "var": jnp.ones(n)}
-    params["dense0"] = {"kernel": he(last, (widths[-1], classes)), "bias": jnp.zeros(classes)}
-    return params, stats
 
 
 def cnn(params, stats, batch, axis_name):
@@ -108,6 +87,28 @@ def cnn(params, stats, batch, axis_name):
         x, new[norm] = batch_norm(params[norm], stats[norm], x, batch["mask"], axis_name)
         x = jax.nn.relu(x)
     return dense(params["dense0"], x.mean((1, 2))), new
+
+
+def resnet(params, stats, batch, axis_name):
+    def conv_norm(p, s, x, strides=1):
+        x = conv(p["conv"], x, strides)
+        x, new = batch_norm(p["norm"], s["norm"], x, batch["mask"], axis_name)
+        return x, {"norm": new}
+
+    def block(p, s, x):
+        strides, body, new = 2 if "shortcut" in p else 1, {}, {}
+        y, body["first"] = conv_norm(p["body"]["first"], s["body"]["first"], x, strides)
+        y = jax.nn.relu(y)
+        y, body["second"] = conv_norm(p["body"]["second"], s["body"]["second"], y)
+        if "shortcut" in p:
+            x, new["shortcut"] = conv_norm(p["shortcut"], s["shortcut"], x, strides)
+        return jax.nn.relu(x + y), {"residual": {"body": body, **new}}
+
+    x, stem = conv_norm(params["stem"], stats["stem"], batch["image"])
+    x, new = jax.nn.relu(x), {"stem": stem}
+    for name in sorted(set(stats) - set(new)):  # block0_0, block0_1, ...
+        x, new[name] = block(params[name]["residual"], stats[name]["residual"], x)
+    return dense(params["head"], x.mean((1, 2))), new
 
 
 def init_state(params, stats, key):

@@ -12,7 +12,6 @@ import importlib.util
 import json
 import os
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from benchmarks.step import environment, quartiles, show
+from benchmarks.step import environment, quartiles, show, time_rounds
 from jaxtrain import optim
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "optimizer.json"
@@ -173,13 +172,8 @@ def programs(case: Case, size: int, leaves: int) -> dict[str, Callable]:
 def measure(case: Case, size: int, leaves: int, rounds: int) -> dict[str, Any]:
     """Returns milliseconds and ratios as JSON values."""
     made = programs(case, size, leaves)
-    seconds: dict[str, list[float]] = {name: [] for name in made}
-    for i in range(rounds + 1):
-        for name in list(made)[:: -1 if i % 2 else 1]:
-            began = time.perf_counter()
-            made[name]()
-            seconds[name].append(time.perf_counter() - began)
-    timed = {name: np.array(values[1:]) for name, values in seconds.items()}
+    time_rounds(made, 1)
+    timed = time_rounds(made, rounds)
     moved = [timed.pop(name) for name in list(timed) if name.startswith("axpy")]
     floor = np.min(moved, axis=0) * case.bytes / 12
     return {

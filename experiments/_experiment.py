@@ -81,6 +81,18 @@ def panels(title: str, n: int, *, width: float = 5.0, **options: Any) -> tuple[A
     return figure, row
 
 
+def log_ratio(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the mean over seeds, the first axis, of log(a / b), and its standard error."""
+    ratio = np.log(a / b)
+    return ratio.mean(0), ratio.std(0, ddof=1) / len(ratio) ** 0.5
+
+
+def draw_ratio(axes: Any, x: Any, mean: np.ndarray, error: np.ndarray, **options: Any) -> None:
+    """Draws exp(mean), as from `log_ratio`, with three standard errors."""
+    factor, ends = np.exp(mean), np.exp([mean - 3 * error, mean + 3 * error])
+    axes.errorbar(x, factor, abs(ends - factor), fmt="o-", capsize=3, **options)
+
+
 def path(
     tx: optax.GradientTransformation, gradient: Callable, w: jax.Array, steps: int, **extra: Any
 ) -> jax.Array:

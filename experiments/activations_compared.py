@@ -172,7 +172,7 @@ def run(config: Config) -> Result:
         """Says "depends" where the mean over seeds is within three standard errors of 0."""
         gain = held_out(found[a][1]) - held_out(found[b][1])
         sure = 3 * gain.std(ddof=1) / len(gain) ** 0.5
-        return truth([gain.mean() > sure, gain.mean() > -sure])
+        return truth([gain.mean() > sure, gain.mean() >= -sure])
 
     numbers["tanh / ReLU: steps"] = ratio = steps("tanh") / steps("ReLU")
     claims = {

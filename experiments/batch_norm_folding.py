@@ -27,9 +27,7 @@ from jaxtrain import _compat, models, nn
 
 NETS = {
     "MLP": lambda norm: models.mlp([64, 64, 10], norm=norm),
-    "MLP, norm after ReLU": lambda norm: models.mlp(
-        [64, 64, 10], norm=norm, norm_placement="post"
-    ),
+    "MLP, norm after ReLU": lambda norm: models.mlp([64, 64, 10], norm=norm, norm_placement="post"),
     "ResNet-8": lambda norm: models.resnet(8, widths=(8, 16, 32), norm=norm),
 }
 EPS = 1e-5

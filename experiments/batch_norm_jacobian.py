@@ -120,7 +120,9 @@ def draw(config: Config, found):
         axes.set(xlabel="w", xticks=range(6), yticks=range(6))
         axes.set_title(name, fontsize=11)
     matrices[0].set(ylabel="t")
-    figure.colorbar(image, ax=matrices, label="du_t / dy_w", shrink=0.5, aspect=50, location="bottom")
+    figure.colorbar(
+        image, ax=matrices, label="du_t / dy_w", shrink=0.5, aspect=50, location="bottom"
+    )
     for i, (name, error) in enumerate(found.items()):
         marker = "s--" if name == "closed form" else "o-"
         last.loglog(config.batch_sizes, np.median(error, 1), marker, color=f"C{i}", label=name)

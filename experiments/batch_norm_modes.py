@@ -25,6 +25,8 @@ from jaxtrain import models, nn, optim
 TRAIN = nn.Context(train=True)
 ORDERS = ("shuffled", "sorted by class")
 POINT = 0.01  # of accuracy
+# Of logits: float32's 6e-8 of activations of order 1, times 1 / sqrt(eps) = 316 where var is 0.
+ROUNDING = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,9 @@ def train(config: Config, net: nn.Layer):
         return params, state, jnp.stack(accuracies)
 
     def run(seed, order):
-        params, state, accuracies = _digits.train(net, optim.momentum(config.rate), seed, order, see)
+        params, state, accuracies = _digits.train(
+            net, optim.momentum(config.rate), seed, order, see
+        )
         return *(jax.tree.map(lambda leaf: leaf[-1], tree) for tree in (params, state)), accuracies
 
     return jax.jit(jax.vmap(run))(jnp.array(config.seeds), order)
@@ -102,7 +106,9 @@ def evaluate(config: Config, net: nn.Layer, params, state):
     sizes, and between those in train mode of different images, each a batch.
     """
     x, labels = _digits.examples()[1]
-    accuracy = {(o, n, mode): [] for o in ORDERS for n in config.sizes for mode in ("train", "eval")}
+    accuracy = {
+        (o, n, mode): [] for o in ORDERS for n in config.sizes for mode in ("train", "eval")
+    }
     of_batch, of_image = [], []
     for i, seed in enumerate(config.seeds):
         own = jax.tree.map(lambda leaf: leaf[i], (params, state))  # noqa: B023
@@ -141,11 +147,17 @@ def draw(config: Config, found, by_epoch):
     left.set_xticks(config.sizes, [str(n) for n in config.sizes])
     left.minorticks_off()
     left.set_title("Train mode asks the other images, with three standard errors", fontsize=11)
-    left.legend(loc="center right", bbox_to_anchor=(1, 0.4))
+    left.legend(loc="lower left", bbox_to_anchor=(0.02, 0.22))
     epochs = np.arange(by_epoch.shape[1])
     for i, label in enumerate((f"running averages, decay {config.decay:g}", "exact statistics")):
         right.plot(epochs, 100 * by_epoch[:, :, i].mean(0), f"C{2 * i}o-", lw=2, label=label)
-    right.set(xlabel="epoch", ylabel="test accuracy [%]", xticks=epochs[::2])
+    right.set(
+        xlabel="epoch",
+        xlim=(0.5, None),
+        ylabel="test accuracy [%]",
+        xticks=epochs[::2],
+        ylim=(85, 100),
+    )
     right.set_title("Eval mode while its averages are young", fontsize=11)
     right.legend(loc="lower right")
     return figure
@@ -172,8 +184,10 @@ def run(config: Config) -> Result:
     }
     return Result(
         claims={
-            "In eval mode an image's answer does not depend on its batch": truth(of_batch < 1e-4),
-            "In train mode all single images get the same answer": truth(of_image == 0),
+            "In eval mode an image's answer does not depend on its batch": truth(
+                of_batch < ROUNDING
+            ),
+            "In train mode all single images get the same answer": truth(of_image < ROUNDING),
             "In large shuffled batches the mode is within a point of accuracy": truth(
                 abs(mean["shuffled", largest, "train"] - mean["shuffled", largest, "eval"]) < POINT
             ),

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import _digits
-from experiments._experiment import Result, panels, truth
+from experiments._experiment import Result, draw_ratio, log_ratio, panels, truth
 from jaxtrain import models, nn, optim
 
 NET = models.mlp([64, 64, 10], batch_norm=True)
@@ -52,8 +52,14 @@ class Config:
 
 
 SIZES = {
-    "smoke": Config(noise_sizes=(32, 256), group_sizes=(2, 32), batch_size=32, examples=64,
-                    epochs=10, seeds=(0, 1)),
+    "smoke": Config(
+        noise_sizes=(32, 256),
+        group_sizes=(2, 32),
+        batch_size=32,
+        examples=64,
+        epochs=10,
+        seeds=(0, 1),
+    ),
     "default": Config(),
     "full": Config(examples=512, seeds=tuple(range(40))),
 }
@@ -127,10 +133,10 @@ def slopes(config: Config, found) -> np.ndarray:
     return np.polyfit(np.log(config.noise_sizes), np.log(found).T, 1)[0]
 
 
-def log_ratio(losses, which: int):
-    """Returns mean and standard error of log(loss / that of whole batches), (2, group sizes)."""
-    ratio = np.log(losses[:, :, -1, which] / losses[-1, :, -1, which])
-    return np.stack([ratio.mean(1), ratio.std(1, ddof=1) / ratio.shape[1] ** 0.5])
+def against_whole(losses):
+    """Returns mean and standard error of log(loss / that of whole batches), (sizes, 2) each."""
+    last = losses[:, :, -1].swapaxes(0, 1)
+    return log_ratio(last, last[:, -1:])
 
 
 def draw(config: Config, found, losses):
@@ -156,12 +162,9 @@ def draw(config: Config, found, losses):
     middle.set_title(f"Test set, {config.examples} images to learn from", fontsize=11)
     middle.legend(fontsize=9)
     for which, (name, color) in enumerate({"training set": "C2", "test set": "C4"}.items()):
-        mean, error = log_ratio(losses, which)
-        factor, ends = np.exp(mean), np.exp([mean - 3 * error, mean + 3 * error])
-        right.errorbar(
-            config.group_sizes, factor, abs(ends - factor), fmt="o-", color=color, capsize=3,
-            label=name,
-        )  # fmt: skip
+        mean, error = against_whole(losses)
+        options = {"color": color, "label": name}
+        draw_ratio(right, config.group_sizes, mean[:, which], error[:, which], **options)
     right.axhline(1, color="black", lw=1, ls=":")
     right.set(xscale="log", yscale="log", xlabel="examples of a group")
     right.set_xticks(config.group_sizes, config.group_sizes)
@@ -178,12 +181,13 @@ def run(config: Config) -> Result:
     losses = np.stack([np.asarray(found) for found, _ in runs])  # (sizes, seeds, epochs + 1, 2)
     found = spread(config, runs[-1][1])
     slope = slopes(config, found)
-    (on_train, _), (on_test, error) = (log_ratio(losses, which) for which in (0, 1))
+    mean, error = against_whole(losses)
+    on_train, on_test = mean.T
     numbers = {"slope of the noise": slope.mean()}
     for i, n in enumerate(config.group_sizes):
         numbers[f"groups of {n}: training loss"] = losses[i, :, -1, 0].mean()
         numbers[f"groups of {n}: test loss"] = losses[i, :, -1, 1].mean()
-    lower = on_test[:-1] + 3 * error[:-1] < 0
+    lower = (on_test + 3 * error[:, 1])[:-1] < 0
     return Result(
         claims={
             f"The noise goes as n^(-1/2): the slope is {SLOPE:g} within {TOLERANCE:g}": truth(

@@ -84,8 +84,9 @@ def accuracies(config: Config, batch_norm: bool) -> np.ndarray:
     order = _digits.orders(len(x), config.batch_size, config.epochs, config.seeds)
     over = jax.vmap(run, (None, None, 0, 0))
     over = jax.vmap(jax.vmap(over, (None, 0, None, None)), (0, None, None, None))
-    found = jax.jit(over)(jnp.array(config.scales), jnp.array(config.rates),
-                          jnp.array(config.seeds), order)
+    found = jax.jit(over)(
+        jnp.array(config.scales), jnp.array(config.rates), jnp.array(config.seeds), order
+    )
     return np.asarray(found).mean(-1)
 
 
@@ -101,22 +102,32 @@ def draw(config: Config, found):
     for axes, (name, accuracy) in zip(maps, found.items(), strict=True):
         image = axes.pcolormesh(100 * accuracy, cmap="viridis", vmin=0, vmax=100)
         for at in np.argwhere(accuracy >= LEARNED):
-            axes.text(at[1] + 0.5, at[0] + 0.5, f"{100 * accuracy[*at]:.0f}", ha="center",
-                      va="center", fontsize=7)  # fmt: skip
-        axes.set_xticks(np.arange(len(config.rates)) + 0.5, [f"{r:.2g}" for r in config.rates],
-                        rotation=45, fontsize=8)  # fmt: skip
+            axes.text(
+                at[1] + 0.5,
+                at[0] + 0.5,
+                f"{100 * accuracy[*at]:.0f}",
+                ha="center",
+                va="center",
+                fontsize=7,
+            )
+        axes.set_xticks(
+            np.arange(len(config.rates)) + 0.5,
+            [f"{r:.2g}" for r in config.rates],
+            rotation=45,
+            fontsize=8,
+        )
         axes.set_yticks(np.arange(len(config.scales)) + 0.5, [f"{s:g}" for s in config.scales])
         axes.set(xlabel="rate", ylabel="scale of the weights / He's")
         axes.grid(False)
         learned = 100 * (accuracy >= LEARNED).mean()
-        axes.set_title(f"{name.capitalize()}: {learned:.0f} % learn", fontsize=11)
+        axes.set_title(f"{name[0].upper()}{name[1:]}: {learned:.0f} % learn", fontsize=11)
     figure.colorbar(image, ax=maps, label="test accuracy [%]")
     for i, (name, accuracy) in enumerate(found.items()):
         last.semilogx(config.scales, 100 * accuracy.max(1), f"C{1 - i}o-", lw=2, label=name)
     last.axhline(100 * LEARNED, color="black", lw=1, ls=":")
-    last.set(xlabel="scale of the weights / He's", ylabel="test accuracy [%]", ylim=(0, 102))
+    last.set(xlabel="scale of the weights / He's", ylabel="test accuracy [%]", ylim=(0, 120))
     last.set_title("At the best rate", fontsize=11)
-    last.legend(loc="lower right")
+    last.legend(loc="upper center", ncols=2, fontsize=9)
     return figure
 
 

@@ -133,7 +133,7 @@ def standard_error(x) -> np.ndarray:
 def run(config: Config) -> Result:
     """Computes slopes, trains all nets and counts the units that have stopped."""
     with _compat.enable_x64(True):
-        z = jnp.linspace(-12, 12, 481)
+        z = jnp.arange(-240, 241) / 20
         curves = {name: np.asarray(slope(f, z)) for name, f in SLOPES.items()}
     slopes = {name: curve[[40, 240, 440]] for name, curve in curves.items()}
     found = {name: train(config, f, bias) for name, (f, bias) in CASES.items()}
@@ -164,9 +164,7 @@ def run(config: Config) -> Result:
             "High rates kill ReLUs that low ones leave alive": truth(
                 ends["ReLU"][-1] > ends["ReLU"][0]
             ),
-            "So do biases of -3": truth(
-                ends["ReLU, bias -3"].mean(1) > ends["ReLU"].mean(1)
-            ),
+            "So do biases of -3": truth(ends["ReLU, bias -3"].mean(1) > ends["ReLU"].mean(1)),
             "Biases of 0.01 leave fewer dead than 0, at the highest rate": truth(
                 helped[-1].mean() < -3 * standard_error(helped)[-1]
             ),

@@ -1,13 +1,14 @@
 """The benchmarks measure the same computation on both sides, and can tell when they do not."""
 
+import functools
 import json
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import optimizer, step
-from jaxtrain import models, optim
+from benchmarks import _peers, layers, memory, optimizer, step
+from jaxtrain import models, nn, optim
 
 
 @pytest.mark.parametrize("name", ["mlp", "cnn"])
@@ -20,8 +21,22 @@ def test_step_is_the_program_written_by_hand(name):
     assert 0.02 * (1 - found["raw"][-1] / found["raw"][0]) > step.TOLERANCE
     for suffix in "", ", 2 devices":
         ratios = step.cost_ratios(made["ours" + suffix], made["raw" + suffix])
+        assert ratios.pop("bytes of temporaries") <= 1.05, suffix
         # Deterministic counts; a pass more over the parameters is 6 % of the perceptron's bytes.
         assert ratios == pytest.approx({"flops": 1, "bytes accessed": 1}, abs=0.02), suffix
+
+
+def test_the_residual_networks_are_the_same():
+    small = step.MODELS["resnet20"]._replace(
+        net=models.resnet(8),
+        linen=functools.partial(_peers.ResNet, blocks=1),
+        torch=functools.partial(_peers.torch_resnet, blocks=1),
+        image=(4, 8, 8, 3),
+    )
+    makers = step.makers(small)
+    made = {name: makers[name]() for name in makers if "devices" not in name}
+    step.checked(made, "raw", step.TOLERANCE)
+    assert step.cost_ratios(made["ours"], made["raw"])["bytes of temporaries"] <= 1.05
 
 
 def test_other_losses_are_refused():
@@ -88,3 +103,71 @@ def test_optimizer_writes_the_results(tmp_path, monkeypatch, as_elsewhere):
     assert [name for name in results if " in " in name] == titles
     low, middle, high = results[titles[0]]["ratio"]["ours / optax"]
     assert 0 < low <= middle <= high
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(layers, "BATCH", 4)
+    monkeypatch.setattr(layers, "SHAPES", ((4, 2, 8),))
+    monkeypatch.setattr(layers, "SIZES", ((8, 4),))
+
+
+def test_layers_are_the_same_by_all(small):
+    for case in layers.cases().values():
+        made = layers.programs(case, backward=True)
+        assert {"ours", "raw", "flax linen"} <= made.keys()
+        # Sums of 64 products: a few units in the last place.
+        assert max(layers.differences(case, made).values()) < 3e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("batch_norm 4x4x8", nn.batch_norm(eps=2e-3)),
+        ("layer_norm 16x8", nn.layer_norm(per="example")),
+        ("max_pool 4x4x8", nn.avg_pool(2)),
+    ],
+)
+def test_another_layer_is_refused(small, name, other):
+    case = layers.cases()[name]
+    others = {"other": other.apply}
+    made = layers.programs(case._replace(others=others), backward=True)
+    with pytest.raises(RuntimeError, match="got {'other': "):
+        layers.differences(case, made)
+
+
+def test_a_choice_undone_in_the_step_is_another_program_of_the_same_losses(small):
+    model = step.MODELS["cnn"]._replace(image=(4, 8, 8, 1))
+    weights = model.net.init(jax.random.key(0), batch := step.make_batch(model.image)["image"])
+    ctx = nn.Context(True, mask=np.ones(len(batch), np.float32))
+    apply = lambda net: jax.make_jaxpr(net.apply)(*weights, batch, ctx)  # noqa: E731
+    ours = str(apply(model.net))
+    for kind, other in layers.CHOICES.values():
+        assert str(apply(layers.exchanged(model.net, kind, other))) != ours
+
+
+def test_layers_writes_the_results(small, tmp_path):
+    file = tmp_path / "layers.json"
+    layers.main(rounds=2, only=("max_pool",), quick=True, save=file)
+    assert not file.exists()
+    layers.main(rounds=2, only=("max_pool",), save=file)
+    results = json.loads(file.read_text())
+    low, middle, high = results["max_pool 4x4x8"]["forward, ours / theirs"]["reduce_window"]
+    assert 0 < low <= middle <= high and results["rounds"] == 2
+
+
+def test_memory_is_that_of_the_step(monkeypatch):
+    monkeypatch.setattr(memory, "fresh", lambda model, name: {"raw": 2.0}.get(name, 3.0))
+    found = memory.measure("mlp", rounds=3)
+    assert found["ratio"]["ours / raw"] == [1.5, 1.5, 1.5]
+    assert not any("devices" in name for name in found["MiB over imports"])
+
+
+@pytest.mark.fast
+def test_the_largest_size_never_falls():
+    before = memory.largest()
+    held = np.ones(2**24)
+    after = memory.largest()
+    assert after >= before > 1 and after - before <= held.nbytes / 2**20 + 32
+    del held
+    assert memory.largest() >= after

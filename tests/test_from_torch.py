@@ -1,5 +1,7 @@
 """A torch ResNet's weights in ours."""
 
+import json
+import math
 import pathlib
 
 import jax
@@ -15,10 +17,13 @@ VECTORS = np.load(pathlib.Path(__file__).parent / "vectors" / "torch_resnet.npz"
 
 
 def vectors(depth):
-    """The images and logits, channels last, and the state_dict in float64."""
-    found = {k.partition("/")[2]: VECTORS[k] for k in VECTORS if k.startswith(f"{depth}/")}
-    x, y = found.pop("x").astype(np.float64), found.pop("y")
-    return np.moveaxis(x, 1, -1), y, {k: v.astype(np.float64) for k, v in found.items()}
+    """The images, channels last, the logits, and the state_dict in float64."""
+    x, y, numbers, shapes = (VECTORS[f"{depth}/{name}"] for name in ("x", "y", "numbers", "shapes"))
+    shapes = json.loads(str(shapes))
+    parts = np.split(numbers, np.cumsum([math.prod(shape) for shape in shapes.values()])[:-1])
+    named = zip(shapes.items(), parts, strict=True)
+    weights = {name: part.astype(np.float64).reshape(shape) for (name, shape), part in named}
+    return np.moveaxis(x, 1, -1).astype(np.float64), y, weights
 
 
 def abstract(depth, classes):
@@ -51,13 +56,15 @@ def test_every_param_is_there_and_has_its_rank(depth, x64):
 def test_shapes_of_a_whole_resnet_50():
     """At its full width, from what torchvision's names and shapes are."""
     _, _, state_dict = vectors(50)
-    narrow = {3, 5}  # the channels of an image, and here the classes
-    wide = {
-        name: np.broadcast_to(np.float32(0), [n if n in narrow else 32 * n for n in v.shape[:2]] + [*v.shape[2:]])
-        for name, v in state_dict.items()
-    }
+
+    def wide(v):
+        shape = [n if n in (3, 5) else 32 * n for n in v.shape[:2]]  # but channels and classes
+        return np.broadcast_to(np.float32(0), [*shape, *v.shape[2:]])
+
     _, wanted = abstract(50, 5)
-    shapes = jax.tree.map(np.shape, models.from_torch(wide))
+    shapes = jax.tree.map(
+        np.shape, models.from_torch({name: wide(v) for name, v in state_dict.items()})
+    )
     assert shapes == jax.tree.map(lambda leaf: leaf.shape, wanted)
 
 

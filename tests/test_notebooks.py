@@ -22,7 +22,7 @@ def cells(text):
 
 
 def test_there_are_notebooks():
-    assert [path.stem for path in NOTEBOOKS] == ["optimizers", "quickstart"]
+    assert [path.stem for path in NOTEBOOKS] == ["normalization", "optimizers", "quickstart"]
 
 
 @pytest.mark.fast
@@ -90,3 +90,34 @@ def test_optimizers_prints_what_its_text_says(printed):
     assert "gradients: wrong" in text
     lbfgs, momentum = (float(x) for x in re.findall(r"evaluations, value (\S+)", text))
     assert lbfgs < momentum
+
+
+def test_normalization_prints_what_its_text_says(printed):
+    text = "\n".join(printed("normalization"))
+    std = dict(re.findall(r"(.*): std (\S+) after ten layers", text))
+    # tanh: 0.01 randn shrinks by 0.01 sqrt(500) = 0.22 a layer, and 1.0 randn saturates.
+    assert float(std["0.01 randn"]) < 1e-5 and float(std["1.0 randn"]) > 0.95
+    assert 0.1 < float(std["lecun_normal"]) < float(std["he_normal"]) < 0.95
+    assert "train mode: mean -0.00, std 1.00" in text or "train mode: mean 0.00, std 1.00" in text
+    assert "state unchanged: True" in text
+    # 5 (1 - 0.9^20) = 4.39, and noise of 2 / sqrt(64 * 3 * 19) = 0.03.
+    assert float(re.search(r"after 20 batches: (\S+) of 5", text)[1]) == pytest.approx(
+        4.39, abs=0.2
+    )
+    rows = re.findall(r"batches of +(\d+): eval mode (\S+) %, train mode (\S+) %", text)
+    evals, trains = zip(*((float(a), float(b)) for _, a, b in rows), strict=True)
+    assert min(evals) == max(evals) > 85
+    assert trains[0] < 20 < 85 < trains[-1]
+    forgotten, recomputed = (
+        float(re.search(rf"{name}: (\S+) %", text)[1]) for name in ("state of init", "recomputed")
+    )
+    assert forgotten < recomputed and recomputed > 85
+    planes = re.findall(r"(\d+) of 54 planes", text)
+    assert planes == ["6", "9", "3", "1"]
+    assert (
+        "after:  flatten0, dense0, relu0, dense1, relu1, dense2 - state {} - not folded []" in text
+    )
+    assert float(re.search(r"largest difference: (\S+) of the", text)[1]) < 1e-5
+    digit, upside_down, _ = (float(v) for v in re.findall(r"standard deviation (\S+)", text))
+    assert digit < upside_down
+    assert "same masks in two halves: True" in text

@@ -14,12 +14,14 @@ from jaxtrain import _check, tree
 from jaxtrain.nn._layer import Context, Layer, constructor, fold_name
 from jaxtrain.nn._look import at, put
 from jaxtrain.nn._norm import batch_norm
+from jaxtrain.nn._stochastic import dropout
 
 # The names under which modules ask for the mode, and the value that means train mode.
 MODES = {
     **{"train": True, "training": True, "is_training": True},
     **{"deterministic": False, "use_running_average": False},
 }
+BY_EXAMPLE = "by_example"  # the random stream that is the same on all devices
 
 
 def from_flax(module: Any, *, options: Callable[[Context], dict] | None = None) -> Layer:
@@ -29,12 +31,12 @@ def from_flax(module: Any, *, options: Callable[[Context], dict] | None = None) 
     state: `batch_stats` under the same names as here, any other collection `c` as `@c`. All of it
     can change in train mode alone. Random streams, "dropout" and the like, come from `ctx.key`.
 
-    `BatchNorm` takes its statistics over all devices, and in linen leaves the examples out that
-    `ctx.mask` marks as padding; any other sum over the batch contains them. The module sees
-    the part of the batch on its own device. What it samples depends on the key and on the first
-    example of this part, so that masks of dropout, unlike those of our own layers, are others on
-    another number of devices; other state is averaged over the devices. The module's own `dtype=`
-    sets the precision.
+    The module gets the part of the batch on its device, padding included. In train mode linen's
+    `BatchNorm` and `Dropout` are computed as `batch_norm` and `dropout`: over all devices, without
+    padding, masks by the example. In nnx `BatchNorm` is over all devices too, but counts padding.
+    Whatever else samples depends on the key and the first example of the part, and so on the number
+    of devices; whatever else changes state is averaged over them. To the functions that look inside
+    a net, such as `recompute_batch_stats`, it is one layer. Its precision is its own `dtype=`.
 
     Args:
         module: a linen module; or for nnx a function `f(rngs) -> module`, or a module, whose
@@ -87,7 +89,7 @@ def from_variables(variables: dict) -> tuple[dict, dict]:
         ({'bias': 0.0}, {'mean': 1.0})
     """
     others = {f"@{c}": v for c, v in variables.items() if c not in ("params", "batch_stats")}
-    return variables.get("params", {}), variables.get("batch_stats", {}) | others
+    return variables.get("params", {}), {**variables.get("batch_stats", {}), **others}
 
 
 def to_flax(params: dict, state: dict) -> dict:
@@ -129,42 +131,57 @@ def linen_module(module, *, options: Callable[[Context], dict] | None = None) ->
     def apply(params, state, x, ctx):
         variables = to_flax(params, state)
         mutable = [name for name in variables if name != "params"] if ctx.train else []
-        rngs = {} if ctx.key is None else {"params": _key(ctx, x)}
-        with linen.intercept_methods(_synchronized(ctx)):
+        rngs = {} if ctx.key is None else {"params": _key(ctx, x), BY_EXAMPLE: ctx.key}
+        with linen.intercept_methods(_as_ours(ctx)):
             y, new = module.apply(variables, x, rngs=rngs, mutable=mutable, **options(ctx))
         return y, _agreed(state, from_variables(new)[1], ctx) if ctx.train else state
 
     return Layer(init, apply)
 
 
-def _synchronized(ctx):
-    """Computes linen's BatchNorm as ours: over all devices, and without padding."""
+def _as_ours(ctx):
+    """Returns an interceptor that computes linen's layers as ours, where these have the options."""
     from flax import linen
 
+    kinds = {linen.BatchNorm: _batch_norm, linen.Dropout: _dropout}
+
     def intercept(call, args, kwargs, context):
-        module = context.module
-
-        def batch_norm_call(x, use_running_average=None, **other):
-            frozen = linen.merge_param(
-                "use_running_average", module.use_running_average, use_running_average
-            )
-            if frozen or other or module.axis not in (-1, x.ndim - 1):
-                return call(*args, **kwargs)
-            dtype = np.promote_types(x.dtype, module.param_dtype)
-            padded = ctx.mask is not None and len(ctx.mask) == len(x)
-            own = ctx if padded else dataclasses.replace(ctx, mask=None)
-            layer = batch_norm(decay=module.momentum, eps=module.epsilon, unbiased=False)
-            params, state = from_variables(module.variables)
-            y, state = layer.apply(params, state, x.astype(dtype), own)
-            for name, value in state.items():
-                module.put_variable("batch_stats", name, value)
-            return y.astype(module.dtype or dtype)
-
-        if ctx.train and type(module) is linen.BatchNorm and context.method_name == "__call__":
-            return batch_norm_call(*args, **kwargs)
+        ours = kinds.get(type(context.module)) if ctx.train else None
+        if ours is not None and context.method_name == "__call__":
+            y = ours(context.module, ctx, *args, **kwargs)
+            if y is not None:
+                return y
         return call(*args, **kwargs)
 
     return intercept
+
+
+def _batch_norm(module, ctx, x, use_running_average=None, **other):
+    if use_running_average is None:
+        use_running_average = module.use_running_average
+    ours = module.axis in (-1, x.ndim - 1) and module.axis_index_groups is None and not other
+    if use_running_average or not ours:
+        return None
+    dtype = np.promote_types(x.dtype, module.param_dtype)
+    if ctx.mask is not None and len(ctx.mask) != len(x):
+        ctx = dataclasses.replace(ctx, mask=None)
+    layer = batch_norm(decay=module.momentum, eps=module.epsilon, unbiased=False)
+    params, state = from_variables(module.variables)
+    y, state = layer.apply(params, state, x.astype(dtype), ctx)
+    for name, value in state.items():
+        module.put_variable("batch_stats", name, value)
+    return y.astype(module.dtype or dtype)
+
+
+def _dropout(module, ctx, x, deterministic=None, **other):
+    if deterministic is None:
+        deterministic = module.deterministic
+    whole = ctx.index is None or len(ctx.index) == len(x)
+    by_example = whole and module.rate < 1 and not module.broadcast_dims
+    if deterministic or other or not by_example or not module.has_rng(BY_EXAMPLE):
+        return None
+    ctx = dataclasses.replace(ctx, key=module.make_rng(BY_EXAMPLE))
+    return dropout(module.rate).apply({}, {}, x, ctx)[0]
 
 
 @constructor
@@ -212,10 +229,11 @@ def _key(ctx, x):
 
 def _agreed(old, new, ctx):
     """Returns the new state, the mean over the devices, of the structure of the old one."""
-    if jax.tree.structure(new) != jax.tree.structure(old):
+    before, after = map(jax.tree.structure, (old, new))
+    if before != after:  # type: ignore[operator]
         fix = "sow into `intermediates` only, or give sow a reduce_fn that keeps the structure"
         rule = "one whose variables keep their structure"
-        _check.fail("from_flax", "module", rule, jax.tree.structure(new), fix)
+        _check.fail("from_flax", "module", rule, after, fix)
 
     def agree(leaf):
         floating = jnp.issubdtype(leaf.dtype, jnp.floating)

@@ -37,7 +37,7 @@ def summary(net: Layer, x) -> str:
     y, seen = jax.eval_shape(lambda p, s, x: tapped.apply(p, s, x, EVAL), params, state, x)
     records = split_taps(seen)[1]
     rows = []
-    for name, layer, copies in _leaves(net):
+    for name, layer, copies in _leaves(net, params):
         p, s, (inputs, outputs) = at(params, name), at(state, name), records[name]
         products = math.prod(copies) * _multiply_adds(layer, _one((p, s, inputs), len(copies)))
         rows.append((name, layer.kind, outputs, _size(p), _size(s), products, _bytes(outputs)))
@@ -60,14 +60,21 @@ def summary(net: Layer, x) -> str:
     return "\n".join([*lines, held])
 
 
-def _leaves(net: Layer, path: Path = (), copies: tuple[int, ...] = ()):
-    """Yields name and layer of all that have none inside, with the counts of repeats around."""
-    if not net.children:
+def _leaves(net: Layer, params, path: Path = (), copies: tuple[int, ...] = ()):
+    """Yields name and layer of all that have params of their own, or none inside.
+
+    With them the counts of the repeats around.
+    """
+    if not net.children or params.keys() - net.children.keys() and "layer" not in net.children:
         yield "/".join(path), net, copies
+        return
     if net.kind == "repeat":
         copies = (*copies, net.options["n"])
     for name, child in net.children.items():
-        yield from _leaves(child, path if name == "layer" else (*path, name), copies)
+        if name == "layer":
+            yield from _leaves(child, params, path, copies)
+        else:
+            yield from _leaves(child, params.get(name, {}), (*path, name), copies)
 
 
 def _one(shapes, axes: int):

@@ -58,7 +58,8 @@ def save_safetensors(path: str | os.PathLike, arrays: Any) -> None:
         name = tree.path_name(key)
         if not name or name in header:
             _check.fail("save_safetensors", "arrays", "of dicts, each path once", name)
-        dtype = leaf.dtype if isinstance(leaf, jax.Array | np.ndarray | np.generic) else type(leaf)
+        array = isinstance(leaf, jax.Array | np.ndarray | np.generic)
+        dtype: Any = leaf.dtype if array else type(leaf)
         if dtype not in CODES:
             rule = f"an array of one of {sorted(map(str, CODES))}"
             fix = "for a random key, save jax.random.key_data(key)"
@@ -105,7 +106,7 @@ def load_safetensors(path: str | os.PathLike) -> dict[str, Any]:
             _fail(path, f"a file of a header and arrays, {size} bytes together", length)
         for name, dtype, shape, n in _entries(path, file.read(length), size - length):
             array = np.fromfile(file, np.uint8, n)
-            if dtype == bool and array.max(initial=0) > 1:
+            if dtype.kind == "b" and array.max(initial=0) > 1:
                 _fail(path, f"a file with only 0 and 1 in {name!r}, of dtype BOOL", array.max())
             *way, last = name.split("/")
             at = arrays

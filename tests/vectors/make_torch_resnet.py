@@ -1,10 +1,11 @@
 """Writes torch_resnet.npz: residual networks of torch with the structure and names of torchvision.
 
 Run as `python tests/vectors/make_torch_resnet.py` where torch is installed; made with 2.13. Of each
-depth there are the images "x", the logits "y" of eval mode in float64, and the state_dict: narrow,
-and of numbers that float16 holds, so that the file is small.
+depth there are the images "x", the logits "y" of eval mode in float64, and the state_dict: all its
+"numbers" in a row, which float16 holds, and its "shapes" by name, as JSON. The networks are narrow.
 """
 
+import json
 import pathlib
 
 import numpy as np
@@ -76,12 +77,14 @@ if __name__ == "__main__":
                 number = rng.uniform(0.5, 1.5, size=shape)
             else:
                 number = 0.2 + 0.3 * rng.normal(size=shape)
-            state[name] = number.astype(np.int64 if "num_batches" in name else np.float16)
+            state[name] = number.astype(np.float16)
         net.load_state_dict({k: torch.tensor(v) for k, v in state.items()})
         x = rng.normal(size=(2, 3, 45, 38)).astype(np.float16)
         with torch.no_grad():
             y = net(torch.tensor(x).double()).numpy()
         assert np.ptp(y, axis=0).min() > 1e-3, y
-        vectors |= {f"{depth}/{name}": value for name, value in state.items()}
-        vectors |= {f"{depth}/x": x, f"{depth}/y": y}
+        numbers = np.concatenate([value.ravel() for value in state.values()])
+        shapes = json.dumps({name: value.shape for name, value in state.items()})
+        found = {"x": x, "y": y, "numbers": numbers, "shapes": np.array(shapes)}
+        vectors |= {f"{depth}/{name}": value for name, value in found.items()}
     np.savez_compressed(pathlib.Path(__file__).with_name("torch_resnet.npz"), **vectors)
