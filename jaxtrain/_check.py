@@ -57,7 +57,7 @@ def positive(where: str, argument: str, value: Any, fix: str = "") -> None:
 
 def nonnegative(where: str, argument: str, value: Any, fix: str = "") -> None:
     """Checks 0 <= value < inf."""
-    _number(where, argument, value, "a finite number >= 0", lambda v: 0 <= v < math.inf, fix)
+    at_least(where, argument, value, 0, fix)
 
 
 def at_least(where: str, argument: str, value: Any, least: float, fix: str = "") -> None:
@@ -65,6 +65,12 @@ def at_least(where: str, argument: str, value: Any, least: float, fix: str = "")
     _number(
         where, argument, value, f"a finite number >= {least}", lambda v: least <= v < math.inf, fix
     )
+
+
+def at_most(where: str, argument: str, value: Any, other: str, limit: Any) -> None:
+    """Checks value <= limit, the value of the argument `other`; both are checked numbers."""
+    if not any(isinstance(v, jax.core.Tracer) for v in (value, limit)) and value > limit:
+        fail(where, argument, f"at most {other} = {limit}", value)
 
 
 def fraction(where: str, argument: str, value: Any, fix: str = "") -> None:

@@ -1,5 +1,6 @@
 """Strict dtypes and ranks, eight CPU devices, warnings as errors, a persistent compile cache."""
 
+import gc
 import os
 import pathlib
 
@@ -23,6 +24,17 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 MNIST = pathlib.Path(__file__).parent.parent.parent / "shared" / "data" / "mnist"
+
+
+# Tracing makes many objects that live on; looking through all of them often takes minutes in all.
+gc.set_threshold(100_000, 50, 100)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """Drops what a module has compiled: otherwise all of it stays in memory to the end."""
+    yield
+    jax.clear_caches()
 
 
 def pytest_collection_modifyitems(config, items):

@@ -26,6 +26,7 @@ def shifted(make):
     return wrong
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "name, wrong",
     [

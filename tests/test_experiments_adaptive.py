@@ -76,6 +76,7 @@ def test_adaptive_rates_in_smoke_size():
     np.testing.assert_allclose(tiny, [0.909, 0.00316], rtol=1e-3)
 
 
+@pytest.mark.nightly
 @pytest.mark.fast
 @pytest.mark.parametrize(
     "name, wrong, verdicts",
@@ -105,9 +106,11 @@ def test_rprop_minibatches_in_smoke_size():
         ("9 : 1, Rprop: after 100 epochs", -3415.7, 1),
         ("9 : 1, RMSProp: after 100 epochs", -0.512, 3),
     ]:
+        # Half a unit of the last digit printed, and a hundredth for what is halfway.
         np.testing.assert_allclose(numbers[what], printed, rtol=0, atol=0.51 * 10.0**-digits)
 
 
+@pytest.mark.nightly
 def test_averaging_turns_the_verdict_on_rprop(monkeypatch):
     # SGD in Rprop's place averages: it does what the whole gradient asks, and is not scale-free.
     monkeypatch.setitem(rprop_minibatches.OPTIMIZERS, "Rprop", optim.sgd(0.01))
@@ -188,6 +191,7 @@ def test_clipping_in_smoke_size():
     np.testing.assert_allclose(numbers["clipped: longest gradient after"], 1, rtol=1e-5)
 
 
+@pytest.mark.nightly
 def test_clipping_by_value_turns_the_verdict(monkeypatch):
     # It caps every entry and thereby turns the gradient.
     monkeypatch.setitem(clipping.RULES, "clipped", optim.clip_by_value(0.1))
@@ -220,6 +224,7 @@ def test_trajectories_in_smoke_size():
     np.testing.assert_allclose(numbers["saddle, Newton: cost at the end"], 0, atol=1e-12)
 
 
+@pytest.mark.nightly
 def test_another_accumulator_turns_the_verdict_on_adagrad(x64, monkeypatch):
     config = trajectories.SIZES["smoke"]
     right = trajectories.adagrad_paths(config, 0.5)

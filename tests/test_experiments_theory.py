@@ -223,6 +223,7 @@ PLANTED = [
 ]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name, what, plant, turned", PLANTED)
 def test_a_planted_error_turns_the_verdict(name, what, plant, turned, monkeypatch):
     monkeypatch.setattr(module(name), what, plant(getattr(module(name), what)))

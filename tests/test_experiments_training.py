@@ -89,6 +89,7 @@ def test_each_cut_is_compared_with_the_same_run_without_it():
     np.testing.assert_allclose(np.exp(found[0, :, 0]), [1 / 2, 1 / 4])
 
 
+@pytest.mark.nightly
 def test_cuts_that_are_not_made_turn_the_verdicts(undrawn, monkeypatch):
     monkeypatch.setattr(step_decay_drops, "factors", lambda cuts: np.ones((cuts + 1, cuts + 1)))
     assert verdicts(step_decay_drops) == ["false", "false", "false"]
@@ -97,6 +98,7 @@ def test_cuts_that_are_not_made_turn_the_verdicts(undrawn, monkeypatch):
 # Warm-up.
 
 
+@pytest.mark.nightly
 def test_a_warmup_from_the_rate_itself_rescues_no_run(undrawn, monkeypatch):
     monkeypatch.setattr(warmup, "STARTS", {"without": 1.0, "with": 1.0})
     assert verdicts(warmup) == ["false", "true", "false"]
@@ -107,6 +109,7 @@ def test_a_warmup_from_the_rate_itself_rescues_no_run(undrawn, monkeypatch):
 # Large batches.
 
 
+@pytest.mark.nightly
 def test_the_rate_of_the_small_batch_turns_the_verdict(undrawn, monkeypatch):
     monkeypatch.setitem(linear_scaling.RULES, "(kb, k eta)", linear_scaling.RULES["(kb, eta)"])
     assert verdicts(linear_scaling)[0] == "false"
@@ -142,6 +145,7 @@ def test_which_weights_are_averaged(x64):
     np.testing.assert_allclose(found, [ema, t[1:].mean(), (9 + 12) / 2], rtol=1e-12)
 
 
+@pytest.mark.nightly
 def test_averages_of_one_update_and_old_statistics_turn_the_verdicts(undrawn, monkeypatch):
     last = [optim.ema(0.0)] * 3
     monkeypatch.setattr(averaged_weights, "averages", lambda epochs, steps: last)

@@ -111,6 +111,7 @@ def differs(seen, reference):
     return not distance(seen, jax.tree.map(lambda x: x[:steps], reference)) < 1e-4
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("how", ["shard_map", pytest.param("pmap", marks=pytest.mark.nightly)])
 @pytest.mark.parametrize("part", ["gradients", "loss", "count", "rows"])
 def test_without_one_psum_the_ways_differ(part, how, reference, monkeypatch):
@@ -126,12 +127,14 @@ def test_shard_map_proves_that_a_psum_is_missing(part, monkeypatch):
         trajectory("shard_map", 2, steps=1)
 
 
+@pytest.mark.nightly
 def test_without_the_cast_to_varying_gradients_are_summed_twice(reference, monkeypatch):
     monkeypatch.setattr(_step._compat, "to_varying", lambda tree, axis_name: tree)
     _, seen = trajectory("shard_map", 2, steps=4)
     assert differs(seen, reference["momentum"][1])
 
 
+@pytest.mark.nightly
 def test_with_keys_by_position_the_masks_follow_the_device(reference, monkeypatch):
     def keys(ctx, n):
         return jax.vmap(jax.random.fold_in, (None, 0))(ctx.key, jnp.arange(n))

@@ -4,7 +4,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -226,8 +225,7 @@ def strong_wolfe(
     where = "strong_wolfe"
     _check.fraction(where, "c1", c1)
     _check.fraction(where, "c2", c2)
-    if not any(isinstance(c, jax.core.Tracer) for c in (c1, c2)) and np.any(np.greater(c1, c2)):
-        _check.fail(where, "c1", f"at most c2 = {c2}", c1)
+    _check.at_most(where, "c1", c1, "c2", c2)
     _check.choice(where, "first_trial", first_trial, ("one", "decrease"))
     _check.integer(where, "max_evaluations", max_evaluations)
 

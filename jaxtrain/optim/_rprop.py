@@ -4,7 +4,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.typing import ArrayLike
 
@@ -86,9 +85,7 @@ def scale_by_rprop(
     _check.at_least(where, "eta_plus", eta_plus, 1)
     _check.nonnegative(where, "min_step", min_step)
     _check.positive(where, "max_step", max_step)
-    traced = any(isinstance(x, jax.core.Tracer) for x in (min_step, max_step))
-    if not traced and np.greater(min_step, max_step):
-        _check.fail(where, "min_step", f"at most max_step = {max_step}", min_step)
+    _check.at_most(where, "min_step", min_step, "max_step", max_step)
 
     def init(params):
         return RpropState(

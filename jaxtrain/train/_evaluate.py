@@ -50,7 +50,7 @@ def evaluation_state(
     """
     _check.integer("evaluation_state", "examples", examples)
     _check.integer("evaluation_state", "batch_size", batch_size)
-    net, size = step.compute, _shared(min(batch_size, examples, len(dataset)), run)
+    net, size = step.compute, shared(min(batch_size, examples, len(dataset)), run)
     apply = adding_up(net).apply
 
     def add_up(params, state, data, index, axis_name=None):
@@ -130,7 +130,7 @@ def evaluate(
     Raises:
         ConfigError: BatchNorm's statistics are of other params than those to evaluate with.
     """
-    return evaluator(run, step, dataset, batch_size=_shared(batch_size, run))(ts)
+    return evaluator(run, step, dataset, batch_size=shared(batch_size, run))(ts)
 
 
 def predict(
@@ -160,7 +160,7 @@ def predict(
     if isinstance(ts, TrainState):
         _check_statistics("predict", net, ts)
     n = len(jax.tree.leaves(x)[0])
-    size = _shared(min(batch_size, n), run)
+    size = shared(min(batch_size, n), run)
     f = _forward(net, run)
     weights = (ts.params, ts.state, getattr(ts, "opt_state", ()))
 
@@ -195,7 +195,7 @@ def _check_statistics(where: str, net: nn.Layer, ts: TrainState) -> None:
         _check.fail(where, "ts", "a state with the statistics of its params", got, fix)
 
 
-def _shared(size: int, run: Run | None) -> int:
+def shared(size: int, run: Run | None) -> int:
     """Returns the batch size rounded up to a multiple of the number of devices."""
     devices = 1 if run is None else run.mesh.size
     return -(-size // devices) * devices

@@ -23,7 +23,7 @@ from jaxtrain.data import ArrayDataset, Order
 from jaxtrain.errors import DataError, NonFinite
 from jaxtrain.optim._base import _having
 from jaxtrain.train._checkpoint import Checkpoints
-from jaxtrain.train._evaluate import averages, evaluation_state, evaluator
+from jaxtrain.train._evaluate import averages, evaluation_state, evaluator, shared
 from jaxtrain.train._files import MetricsFile, check_config, locked, read_config
 from jaxtrain.train._load import Model
 from jaxtrain.train._nonfinite import first_nonfinite
@@ -174,7 +174,7 @@ def fit(
             run,
             make_eval_step(step.net, _measures(step, part, measures), precision=step.precision),
             part,
-            batch_size=-(-min(1024, len(part)) // n) * n,
+            batch_size=shared(min(1024, len(part)), run),
         )
         for name, part in held_out.items()
     }
