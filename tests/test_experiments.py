@@ -102,7 +102,7 @@ def test_list_shows_name_sizes_and_question(capsys):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["batch_norm"], "run: name must be one of .*did you mean 'batch_norm_gradients'?"),
+        (["batch_norm"], "run: name must be one of .*did you mean 'batch_norm_noise'"),
         (["batch_norm_gradients", "--size", "big"], "run: size must be one of .*'smoke'"),
     ],
 )
