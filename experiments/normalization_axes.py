@@ -16,6 +16,7 @@ References:
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,6 @@ from jaxtrain import nn
 
 EXAMPLE, CHANNEL = 2, 4  # of the output that is looked at
 SAME = 1e-6  # outputs are of order 1
-TRAIN = nn.Context(train=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,9 +71,10 @@ def images(config: Config, seed: int) -> jax.Array:
     return jnp.asarray(scale * rng.normal(size=shape) + mean, jnp.float32)
 
 
-def outputs(norm: nn.Layer, x, ctx=TRAIN):
+@functools.partial(jax.jit, static_argnames=("norm", "train"))
+def outputs(norm: nn.Layer, x, *, train: bool = True):
     params, state = norm.init(jax.random.key(0), x)
-    return norm.apply(params, state, x, ctx)[0]
+    return norm.apply(params, state, x, nn.Context(train))[0]
 
 
 def dependence(norm: nn.Layer, x) -> np.ndarray:
@@ -89,24 +90,25 @@ def apart(a, b) -> float:
 def measure(config: Config) -> dict[str, dict[str, np.ndarray]]:
     """Returns differences of outputs by what is compared and by normalization, (seeds,)."""
     found: dict[str, dict[str, list]] = {}
+    layers = norms(config)
+    one, each = (nn.group_norm(groups) for groups in (1, config.channels))
     for seed in config.seeds:
         x = images(config, seed)
         others = images(config, seed + 1000).at[EXAMPLE].set(x[EXAMPLE])
-        for name, norm in norms(config).items():
+        for name, norm in layers.items():
             y = outputs(norm, x)
             with_others = outputs(norm, others)[EXAMPLE]
             cases = {
                 "other examples in the batch": apart(y[EXAMPLE], with_others),
-                "evaluation": apart(y, outputs(norm, x, nn.EVAL)),
+                "evaluation": apart(y, outputs(norm, x, train=False)),
             }
             for case, difference in cases.items():
                 found.setdefault(case, {}).setdefault(name, []).append(difference)
-        one, each = (nn.group_norm(groups) for groups in (1, config.channels))
         for name, group, like in (
             ("one group, layer norm", one, "layer norm"),
             ("a channel per group, instance norm", each, "instance norm"),
         ):
-            difference = apart(outputs(group, x), outputs(norms(config)[like], x))
+            difference = apart(outputs(group, x), outputs(layers[like], x))
             found.setdefault("group norm", {}).setdefault(name, []).append(difference)
     return {
         case: {name: np.array(d) for name, d in by_name.items()} for case, by_name in found.items()

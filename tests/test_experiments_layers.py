@@ -45,6 +45,7 @@ def test_verdicts_in_smoke_size(name):
 # Symmetry.
 
 
+@pytest.mark.nightly
 def test_different_first_weights_turn_the_verdict_on_symmetry(monkeypatch):
     symmetry = module("symmetry")
     random = initializers.normal(0.1), initializers.zeros
@@ -95,6 +96,7 @@ def test_infinitely_many_units():
     np.testing.assert_allclose(lecun[9], 0.228473, atol=1e-6)
 
 
+@pytest.mark.nightly
 def test_wrong_kernels_turn_the_verdicts_on_ten_layers(monkeypatch):
     statistics = module("initial_statistics")
     # Theory keeps the right variances; so does the misprint, which becomes He's.
@@ -188,6 +190,7 @@ def test_batch_norm_modes_in_smoke_size():
     assert found.numbers["eval mode, shuffled, batches of 1: test accuracy [%]"] > 80
 
 
+@pytest.mark.nightly
 def test_eval_mode_with_the_batchs_statistics_is_found_out():
     modes = module("batch_norm_modes")
     config, net = modes.SIZES["smoke"], modes.make(0.9)

@@ -164,6 +164,7 @@ PLANTED = [
 ]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name, plants, turned", PLANTED)
 def test_a_planted_error_turns_the_verdict(name, plants, turned, monkeypatch):
     for what, plant in plants.items():
