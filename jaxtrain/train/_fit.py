@@ -213,9 +213,12 @@ def fit(
             ts = kept["ts"]
             offset, sums = host["metrics_bytes"], host["sums"]
         else:
+            # On CPU, optimizing random numbers takes longer than the one call can gain.
+            cpu = run.mesh.devices.flat[0].platform == "cpu"
+            quick = {"xla_backend_optimization_level": 1} if cpu else None
 
-            @jax.jit  # made outside, the key would be two small programs of its own
-            def init(seed, batch):
+            @functools.partial(jax.jit, compiler_options=quick)
+            def init(seed, batch):  # the key is made in it: outside it would be two programs more
                 return run.init(jax.random.key(seed), batch)
 
             ts = init(np.uint32(seed), _batch(dataset, order, 0))
