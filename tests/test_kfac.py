@@ -444,6 +444,8 @@ def test_mistakes_are_named():
             make(net)
     with pytest.raises(ConfigError, match=f"kfac_factors: {rule}"):
         optim.kfac_factors(net, losses.softmax_cross_entropy)
+    with pytest.raises(ConfigError, match="without weight_norm, .* got 'weight_norm.* at wide'"):
+        optim.kfac(nn.serial(wide=nn.weight_norm(nn.dense(3))), 0.1)
     with pytest.raises(ConfigError, match="loss must be one of .* pass fisher='empirical'"):
         optim.kfac_factors(MLP, lambda y, v: losses.squared_error(y, v))
     with pytest.raises(ConfigError, match="did you mean 'empirical'"):

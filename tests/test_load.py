@@ -90,11 +90,16 @@ def test_load_leaves_a_save_in_progress_alone(tmp_path):
 
 
 def test_load_asks_for_a_net_that_has_no_json(tmp_path):
-    net = nn.serial(nn.dense(2), lambda x: 3 * x)
+    scaled = nn.Layer(
+        lambda key, x: ({"factors": [jnp.full((), 3.0), jnp.full((), 1.0)]}, {}),
+        lambda params, state, x, ctx: (params["factors"][0] * x - params["factors"][1], state),
+    )
+    net = nn.serial(nn.dense(2), scaled)
     dataset, result = _run(tmp_path, optim.sgd(0.1), net)
     with pytest.raises(RunError, match="net must be given"):
         train.load(tmp_path)
     model = train.load(tmp_path, net=net)
+    assert jax.tree.structure(model.params) == jax.tree.structure(result.ts.params)
     outputs = train.predict(net, model, dataset.image)
     np.testing.assert_allclose(outputs, train.predict(net, result.ts, dataset.image), rtol=0)
 

@@ -83,7 +83,7 @@ def kfac_factors(
       `train.make_step(observe=)`, at least float32.
 
     Raises:
-      ConfigError: `fisher="model"` with another loss, or a convolution in groups.
+      ConfigError: `fisher="model"` with another loss, a convolution in groups, or weight_norm.
 
     Example:
       >>> observe = kfac_factors(nn.dense(2, bias=False), losses.softmax_cross_entropy)
@@ -109,7 +109,7 @@ def kfac_factors(
             rule = f"one of {[f.__name__ for f in draws]} with fisher='model'"
             _check.fail("kfac_factors", "loss", rule, loss, fix)
         fisher = draws[loss]
-    _check_groups("kfac_factors", net)
+    _check_layers("kfac_factors", net)
     tapped = nn.tap(net, lambda path, layer: layer.kind in KINDS, _see)
 
     def observe(params, state, batch, ctx):
@@ -137,10 +137,13 @@ def kfac_factors(
     return observe
 
 
-def _check_groups(where, net):
+def _check_layers(where, net):
     for path, layer in walk(net):
         if layer.kind == "conv" and layer.options["groups"] > 1:
             rule = "without convolutions in groups, whose factors would be those of each group"
+            _check.fail(where, "net", rule, f"{layer!r} at {'/'.join(path)}")
+        if layer.kind == "weight_norm":
+            rule = "without weight_norm, whose kernel is not the one that multiplies the inputs"
             _check.fail(where, "net", rule, f"{layer!r} at {'/'.join(path)}")
 
 
@@ -222,7 +225,8 @@ def scale_by_kfac(
       `kfac_factors` returns, and gives updates in the gradients' dtype.
 
     Raises:
-      ConfigError: an argument is out of range, or the net has a convolution in groups.
+      ConfigError: an argument is out of range, or the net has a convolution in groups or
+        weight_norm.
       StateError: at init, the params are not the net's; at update, factors of layers are missing.
 
     Example:
@@ -243,7 +247,7 @@ def scale_by_kfac(
     _check.integer(where, "every", every)
     if norm_constraint is not None:
         _check.positive(where, "norm_constraint", norm_constraint)
-    _check_groups(where, net)
+    _check_layers(where, net)
     layers = list(walk(net))
     repeats = [path for path, layer in layers if layer.kind == "repeat"]
     stacks = {  # how many leading axes the params have, one for each `repeat` around the layer

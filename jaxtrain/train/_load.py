@@ -45,13 +45,25 @@ def load(directory: str | os.PathLike, *, net: nn.Layer | None = None) -> Model:
         net = nn.build(config["net"])
     with Checkpoints(pathlib.Path(directory) / "checkpoints", read_only=True) as checkpoints:
         leaves = checkpoints.restore_leaves().tree
-    tree: dict[str, Any] = {}
+    tree: Any = {}
     for path, leaf in leaves.items():
-        *way, last = (key or field for key, field in re.findall(r"\['(.*?)'\]|\.(\w+)", path))
+        steps = re.findall(r"\['(.*?)'\]|\.(\w+)|\[(\d+)\]", path)
+        *way, last = (int(i) if i else key or field for key, field, i in steps)
         at = tree
         for name in way:
             at = at.setdefault(name, {})
         at[last] = leaf
+    tree = _with_lists(tree)
     ts = tree["ts"]
     params = tree.get("eval_params", ts.get("params", {}))
     return Model(net, params, tree.get("eval_state", ts.get("state", {})))
+
+
+def _with_lists(tree):
+    """Returns the tree with a list for each dict whose keys are numbers."""
+    if not isinstance(tree, dict):
+        return tree
+    items = {name: _with_lists(value) for name, value in tree.items()}
+    if all(isinstance(name, int) for name in items):
+        return [items[i] for i in sorted(items)]
+    return items
