@@ -540,6 +540,17 @@ def test_dropout_without_need_of_a_key():
 # Repeat.
 
 
+@pytest.mark.fast
+def test_repeat_is_as_small_a_program_for_fifty_layers_as_for_five():
+    def lines(n):
+        net = nn.repeat(nn.serial(nn.dense(4), nn.relu), n)
+        weights = jax.eval_shape(net.init, KEY, x := jnp.ones((2, 4)))
+        loss = lambda params: net.apply(params, weights[1], x, TRAIN)[0].sum()  # noqa: E731
+        return str(jax.make_jaxpr(jax.grad(loss))(weights[0])).count("\n")
+
+    assert lines(50) == lines(5)
+
+
 @pytest.mark.parametrize("conv", [False, True])
 def test_repeat_written_out_and_in_a_loop(conv):
     layer = nn.conv(2, 3) if conv else nn.dense(2)
