@@ -440,10 +440,13 @@ def measure(case: Case, rounds: int) -> dict[str, Any]:
 
 
 def exchanged(net: nn.Layer, kind: str, apply: Callable) -> nn.Layer:
-    """Returns the net with another `apply` in its layers of this kind."""
+    """Returns the net with another `apply`, in train mode, in its layers of this kind."""
 
     def other(path, layer):
-        return dataclasses.replace(layer, apply=apply) if layer.kind == kind else layer
+        def either(params, state, x, ctx):
+            return (apply if ctx.train else layer.apply)(params, state, x, ctx)
+
+        return dataclasses.replace(layer, apply=either) if layer.kind == kind else layer
 
     return nn.rewrite(net, other)
 

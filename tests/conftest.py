@@ -37,8 +37,14 @@ def forget_programs():
     jax.clear_caches()
 
 
+# Long ones last would leave one process to wait for the other.
+LONG = ["test_resume", "test_processes", "test_notebooks", "test_parallel", "test_benchmarks"]
+
+
 def pytest_collection_modifyitems(config, items):
-    """Leaves the nightly tier out unless it is asked for."""
+    """Puts the longest modules first; leaves the nightly tier out unless it is asked for."""
+    order = {name: i for i, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
     if "nightly" not in (config.option.markexpr or ""):
         nightly = [item for item in items if item.get_closest_marker("nightly")]
         config.hook.pytest_deselected(items=nightly)

@@ -143,7 +143,9 @@ def test_a_choice_undone_in_the_step_is_another_program_of_the_same_losses(small
     apply = lambda net: jax.make_jaxpr(net.apply)(*weights, batch, ctx)  # noqa: E731
     ours = str(apply(model.net))
     for kind, other in layers.CHOICES.values():
-        assert str(apply(layers.exchanged(model.net, kind, other))) != ours
+        net = layers.exchanged(model.net, kind, other)
+        assert str(apply(net)) != ours
+        jax.eval_shape(net.init, jax.random.key(0), batch)
 
 
 def test_layers_writes_the_results(small, tmp_path):
