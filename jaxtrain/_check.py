@@ -73,9 +73,34 @@ def at_most(where: str, argument: str, value: Any, other: str, limit: Any) -> No
         fail(where, argument, f"at most {other} = {limit}", value)
 
 
+def finite(where: str, argument: str, value: Any, fix: str = "") -> None:
+    """Checks -inf < value < inf."""
+    _number(where, argument, value, "a finite number", math.isfinite, fix)
+
+
 def fraction(where: str, argument: str, value: Any, fix: str = "") -> None:
     """Checks 0 <= value < 1."""
     _number(where, argument, value, "a number in [0, 1)", lambda v: 0 <= v < 1, fix)
+
+
+def whole(value: Any) -> int | None:
+    """Returns a whole number as an int, and None for all else, True and 2.0 among it."""
+    try:
+        return None if _is_bool(value) else operator.index(value)
+    except TypeError:
+        return None
+
+
+def flag(where: str, argument: str, value: Any) -> None:
+    """Checks that value is True or False."""
+    if not isinstance(value, bool | np.bool_):
+        fail(where, argument, "True or False", value, error=TypeError)
+
+
+def function(where: str, argument: str, value: Any, fix: str = "") -> None:
+    """Checks that value can be called."""
+    if not callable(value):
+        fail(where, argument, "a function", value, fix, TypeError)
 
 
 def integer(
@@ -85,10 +110,7 @@ def integer(
     if isinstance(value, jax.core.Tracer):
         return
     rule = f"an int >= {least}"
-    try:
-        number = None if _is_bool(value) else operator.index(value)
-    except TypeError:
-        number = None
+    number = whole(value)
     if number is None:
         fail(where, argument, rule, value, fix, TypeError)
     if number < least:

@@ -2,12 +2,13 @@
 
 import re
 
+import jax
 import numpy as np
 import pytest
 from training import compiles, images, small_net
 
 from experiments import train as main_job
-from jaxtrain import losses, nn, optim, train
+from jaxtrain import losses, models, nn, optim, train
 from jaxtrain.data import ArrayDataset
 from jaxtrain.errors import ConfigError, DataError, RunError
 
@@ -173,6 +174,94 @@ def test_bad_input_is_refused_before_anything_compiles(name):
     with compiles() as names, pytest.raises(error, match=message):
         call()
     assert names == []
+
+
+def images_through(layer, *shape):
+    return jax.eval_shape(layer.init, jax.random.key(0), np.ones(shape, np.float32))
+
+
+def dropped(**context):
+    ctx = nn.Context(True, jax.random.key(0), **context)
+    return nn.dropout(0.5).apply({}, {}, np.ones((4, 2), np.float32), ctx)
+
+
+def normalized(**context):
+    net, x = nn.batch_norm(), np.ones((4, 2), np.float32)
+    return net.apply(*net.init(jax.random.key(0), x), x, nn.Context(True, **context))
+
+
+LAYERS = [
+    (lambda: nn.batch_norm(frozen="no"), "batch_norm: frozen must be True or False, got 'no'"),
+    (lambda: nn.dense(3, bias="False"), "dense: bias must be True or False, got 'False'"),
+    (lambda: nn.gru(3, reset_after=1), "gru: reset_after must be True or False, got 1"),
+    (lambda: nn.fractional_max_pool(1.5, overlapping=-1), "overlapping must be True or False"),
+    (lambda: nn.repeat(nn.dense(3), 2, unroll="no"), "repeat: unroll must be one of"),
+    (lambda: models.mlp([3], batch_norm="no"), "mlp: batch_norm must be True or False, got 'no'"),
+    (lambda: models.vgg(batch_norm="no"), "vgg: batch_norm must be True or False, got 'no'"),
+    (lambda: models.mlp(10), "mlp: features must be a sequence of at least one width, got 10"),
+    (lambda: models.resnet("20"), r"resnet: depth must be 2 \+ 6 n .* got '20'"),
+    (lambda: models.resnet(widths=()), "resnet: widths must be a sequence of at least one width"),
+    (lambda: nn.dense(3, kernel_init="he"), "dense: kernel_init must be a function, got 'he'"),
+    (lambda: nn.rnn(3, activation="tanh"), "rnn: activation must be a function, got 'tanh'"),
+    (lambda: nn.parallel(nn.relu, combine="sum"), "parallel: combine must be a function"),
+    (lambda: nn.lstm(2, forget_bias=None), "lstm: forget_bias must be a finite number, got None"),
+    (lambda: nn.standardize(None, 1.0), "standardize: mean must be an array of finite numbers"),
+    (lambda: nn.standardize(0.0, np.zeros(2)), "standardize: std must be positive everywhere"),
+    (lambda: nn.initializers.constant("a"), "constant: value must be a finite number, got 'a'"),
+    (lambda: nn.initializers.gain(None), "gain: activation must be a function, got None"),
+    (
+        lambda: nn.initializers.gain("leaky_relu", negative_slope=float("nan")),
+        "gain: negative_slope must be a finite number, got nan",
+    ),
+    (
+        lambda: images_through(nn.conv(8, 3, padding=1), 1, 8, 8, 1),
+        r"conv: padding must be 'SAME', 'VALID' or 2 pairs \(before, after\), got 1; torch's "
+        r"padding=1 is \[\(1, 1\), \(1, 1\)\]",
+    ),
+    (lambda: images_through(nn.conv(8, 3, padding=[1, 1]), 1, 8, 8, 1), "got \\[1, 1\\]; torch's"),
+    (lambda: images_through(nn.conv(8, 3, padding=[(1.5, 0)] * 2), 1, 8, 8, 1), "2 pairs"),
+    (lambda: images_through(nn.conv(8, 2.5), 1, 8, 8, 1), "conv: window must be an int >= 1 or 2"),
+    (lambda: images_through(nn.conv(8, True), 1, 8, 8, 1), "conv: window must be an int >= 1"),
+    (
+        lambda: images_through(nn.serial(nn.conv(8, 3, padding="VALID"), nn.relu), 1, 2, 2, 1),
+        r"conv: x must be at least as large as the window \(3, 3\), got \(1, 2, 2, 1\)",
+    ),
+    (
+        lambda: nn.max_pool(2, strides=1, padding=[(2, 0)]).apply(
+            {}, {}, np.ones((1, 4, 1), np.float32), nn.EVAL
+        ),
+        r"max_pool: padding must be >= 0 and less than the window \(2,\), got \[\(2, 0\)\]",
+    ),
+    (
+        lambda: nn.prelu().apply(
+            {"negative_slope": np.ones(3)}, {}, np.ones((1, 2), np.float32), nn.EVAL
+        ),
+        r"x must be of 3 channels, got \(1, 2\)",
+    ),
+    (
+        lambda: nn.bn_vjp(np.ones((4, 2)), np.ones(2), np.ones((4, 3))),
+        "bn_vjp: dy must be of shape",
+    ),
+    (lambda: nn.unit_stats(NET, {}, {}, np.ones((1, 2)), loss="sum"), "loss must be a function"),
+    (
+        lambda: nn.predict_mc(NET, {}, {}, np.ones((1, 2)), jax.random.key(0), transform="softmax"),
+        "predict_mc: transform must be a function, got 'softmax'",
+    ),
+    (lambda: nn.Context("eval"), "Context: train must be True or False, got 'eval'"),
+    (lambda: normalized(mask=np.ones(3)), r"Context: mask must be of shape \(4,\), got \(3,\)"),
+    (lambda: dropped(index=np.ones(3, int)), r"Context: index must be of shape \(4,\), got \(3,\)"),
+    (
+        lambda: dropped(index=np.ones(4)),
+        "Context: index must be of an integer dtype, got 'float64'",
+    ),
+]
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("call, message", LAYERS, ids=[message for _, message in LAYERS])
+def test_a_layer_names_what_it_cannot_be_made_of(call, message):
+    with pytest.raises((ConfigError, TypeError), match=message):
+        call()
 
 
 @pytest.mark.fast

@@ -26,6 +26,7 @@ def test_step_is_the_program_written_by_hand(name):
         assert ratios == pytest.approx({"flops": 1, "bytes accessed": 1}, abs=0.02), suffix
 
 
+@pytest.mark.nightly
 def test_the_residual_networks_are_the_same():
     small = step.MODELS["resnet20"]._replace(
         net=models.resnet(8),
@@ -39,6 +40,7 @@ def test_the_residual_networks_are_the_same():
     assert step.cost_ratios(made["ours"], made["raw"])["bytes of temporaries"] <= 1.05
 
 
+@pytest.mark.nightly
 def test_other_losses_are_refused():
     other = step.MODELS["mlp"]._replace(net=models.mlp([512, 512, 10], activation=jax.numpy.tanh))
     with pytest.raises(RuntimeError, match=r"must be raw's .* 'ours, 2 devices'"):
@@ -112,6 +114,7 @@ def small(monkeypatch):
     monkeypatch.setattr(layers, "SIZES", ((8, 4),))
 
 
+@pytest.mark.nightly
 def test_layers_are_the_same_by_all(small):
     for case in layers.cases().values():
         made = layers.programs(case, backward=True)

@@ -94,6 +94,7 @@ def test_a_wrong_accumulator_turns_the_verdicts(name, wrong, verdicts, monkeypat
 # Rprop and mini-batches.
 
 
+@pytest.mark.nightly
 def test_rprop_minibatches_in_smoke_size():
     verdicts, numbers = smoke(rprop_minibatches)
     assert verdicts == ["false", "depends", "true", "false", "true"]
@@ -121,6 +122,7 @@ def test_averaging_turns_the_verdict_on_rprop(monkeypatch):
 # L-BFGS on mini-batches.
 
 
+@pytest.mark.nightly
 def test_lbfgs_minibatches_in_smoke_size():
     verdicts, _ = smoke(lbfgs_minibatches)
     assert len(verdicts) == 4 and verdicts[0] == "true"
@@ -165,6 +167,7 @@ def test_a_difference_counts_from_two_standard_errors_on(difference, verdict):
     assert tuning.compare(accuracy + np.array(difference), accuracy) == verdict
 
 
+@pytest.mark.nightly
 def test_adam_or_momentum_in_smoke_size():
     config = tuning.SIZES["smoke"]
     verdicts, numbers = smoke(tuning)
@@ -218,6 +221,7 @@ def test_a_run_has_exploded_beyond_three_times_its_first_loss():
 # The family of trajectories.
 
 
+@pytest.mark.nightly
 def test_trajectories_in_smoke_size():
     verdicts, numbers = smoke(trajectories)
     assert verdicts[:2] == ["true", "true"] and verdicts[3] == "false"

@@ -16,6 +16,7 @@ VERDICTS = {
     "initial_statistics": ["true", "true", "true", "false"] + ["true"] * 5,
     "relu_before_softmax": ["true", "true", "true", "false"],
 }
+TRAINED = {"symmetry", "relu_before_softmax"}
 
 
 def module(name):
@@ -37,7 +38,13 @@ def verdicts(name, monkeypatch, **planted):
     return list(module(name).run(module(name).SIZES["smoke"]).claims.values())
 
 
-@pytest.mark.parametrize("name", VERDICTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.nightly) if name in TRAINED else name
+        for name in VERDICTS
+    ],
+)
 def test_verdicts_in_smoke_size(name):
     assert list(smoke(name).claims.values()) == VERDICTS[name]
 
@@ -117,6 +124,7 @@ def test_wrong_kernels_turn_the_verdicts_on_ten_layers(monkeypatch):
 # Units that have stopped.
 
 
+@pytest.mark.nightly
 def test_stopped_units_in_smoke_size():
     result = smoke("stopped_units")
     found = list(result.claims.values())
@@ -168,6 +176,7 @@ def test_verdicts_on_activations(monkeypatch):
     assert list(result.claims.values()) == ["false", "false", "depends", "true", "false", "depends"]
 
 
+@pytest.mark.nightly
 def test_activations_compared_in_smoke_size():
     steps = smoke("activations_compared").numbers
     assert 0 < steps["ReLU: steps to 25 % training error"] < 200
@@ -183,6 +192,7 @@ def test_an_error_that_is_never_reached_counts_as_two_runs():
 # Modes of BatchNorm.
 
 
+@pytest.mark.nightly
 def test_batch_norm_modes_in_smoke_size():
     found = smoke("batch_norm_modes")
     assert list(found.claims.values())[:2] == ["true", "true"]
@@ -267,6 +277,7 @@ def test_verdicts_on_lottery_tickets(monkeypatch):
     assert run([0, 0, -0.5], none, none) == ["false"] * 5
 
 
+@pytest.mark.nightly
 def test_lottery_ticket_in_smoke_size():
     assert smoke("lottery_ticket").numbers["rewound, 100.0 % left: test accuracy [%]"] > 80
 
@@ -274,6 +285,7 @@ def test_lottery_ticket_in_smoke_size():
 # Depth without normalization.
 
 
+@pytest.mark.nightly
 def test_deep_nets_in_smoke_size():
     result = smoke("deep_without_normalization")
     numbers = result.numbers

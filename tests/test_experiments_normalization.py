@@ -51,6 +51,7 @@ def test_verdicts_in_smoke_size(name):
     assert verdicts(smoke(name)) == VERDICTS[name]
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", SETTLED)
 def test_verdicts_that_theory_settles(name):
     found = verdicts(smoke(name))

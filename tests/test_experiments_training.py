@@ -37,6 +37,7 @@ def undrawn(monkeypatch):
         monkeypatch.setattr(module, "draw", lambda *args: None)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("module", VERDICTS, ids=lambda module: module.__name__)
 def test_verdicts_in_smoke_size(module):
     result = module.run(module.SIZES["smoke"])

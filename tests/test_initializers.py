@@ -197,6 +197,16 @@ def test_torch_default(layer, shape, name):
 
 
 @pytest.mark.fast
+def test_torch_default_of_a_transposed_convolution():
+    # torch's weight is (inputs, outputs, *window), and the second axis goes into its fan_in.
+    layer = nn.conv_transpose(32, 4)
+    params, _ = initializers.torch_default((), layer).init(KEY, jnp.zeros((1, 8, 8, 64)))
+    bound = 1 / math.sqrt(4 * 4 * 32)
+    assert bound * (1 - 10 / 2**15) < jnp.abs(params["kernel"]).max() <= bound
+    assert bound / 2 < jnp.abs(params["bias"]).max() <= bound
+
+
+@pytest.mark.fast
 @pytest.mark.parametrize("rule", [initializers.torch_default, initializers.lecture])
 def test_presets_reach_every_layer(rule):
     inner = nn.repeat(nn.residual(nn.remat(nn.dense(4))), 3)

@@ -171,6 +171,14 @@ def test_avg_pool(size, window, strides, padding, count_padding, x64):
     np.testing.assert_allclose(outputs(layer, x), expected, rtol=0, atol=1e-14)
 
 
+@pytest.mark.fast
+@pytest.mark.parametrize("dtype, value", [("bfloat16", 1.0078125), ("float16", 3e4)])
+def test_avg_pool_sums_in_float32(dtype, value):
+    x = jnp.full((1, 28, 28, 1), value, dtype)
+    y, _ = nn.avg_pool(28).apply({}, {}, x, TRAIN)
+    assert y.dtype == x.dtype and float(y[0, 0, 0, 0]) == value
+
+
 def test_the_other_shapes(x64):
     x = numbers(2, 5, 4, 3)
     np.testing.assert_allclose(outputs(nn.global_avg_pool(), x), x.mean((1, 2)), rtol=0, atol=1e-14)

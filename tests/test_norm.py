@@ -534,6 +534,24 @@ def test_an_empty_batch_leaves_the_state_alone(layer):
 
 
 @pytest.mark.fast
+@pytest.mark.parametrize("make", [nn.batch_norm, nn.decorrelated_batch_norm])
+@pytest.mark.parametrize("left_out", [0, 3, 7])
+@pytest.mark.parametrize("value", [1e4, np.nan, np.inf])
+def test_a_masked_example_anywhere_has_no_part(make, left_out, value):
+    x, mask = numbers(8, 4).astype(np.float32), np.ones(8, np.float32)
+    rest = np.delete(x, left_out, axis=0)
+    x[left_out], mask[left_out] = value, 0
+    layer = make()
+    params, state = layer.init(KEY, x)
+    ctx = nn.Context(train=True, mask=jnp.asarray(mask))
+    y, after = layer.apply(params, state, jnp.asarray(x), ctx)
+    expected, state = layer.apply(params, state, jnp.asarray(rest), nn.Context(train=True))
+    # Sums of 8 products in float32, of distances from 0 or from the first example.
+    np.testing.assert_allclose(np.delete(y, left_out, axis=0), expected, rtol=0, atol=1e-5)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-5), after, state)
+
+
+@pytest.mark.fast
 def test_whitening_a_batch_of_padding_leaves_the_state_alone():
     layer, x = nn.decorrelated_batch_norm(), jnp.ones((4, 3))
     params, state = layer.init(KEY, x)

@@ -156,7 +156,7 @@ WHOLE_BATCH = {
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[] if name in ("lbfgs", "newton") else pytest.mark.nightly)
+        pytest.param(name, marks=[] if name == "newton" else pytest.mark.nightly)
         for name in WHOLE_BATCH
     ],
 )

@@ -278,7 +278,8 @@ def test_without_a_key():
         ),
         (lambda: nn.survival(5, 4), "survival: l must be at most L = 4, got 5"),
         (lambda: nn.survival(1, 0), "survival: L must be an int >= 1"),
-        (lambda: nn.survival(1, 4, last=0.0), r"survival: 1 - last must be a number in \[0, 1\)"),
+        (lambda: nn.survival(1, 4, last=0.0), "survival: last must be a finite number > 0"),
+        (lambda: nn.survival(1, 4, last=1.5), "survival: last must be a probability > 0, got 1.5"),
     ],
 )
 def test_mistakes_are_refused(make, rule):

@@ -39,7 +39,8 @@ def mlp(
         >>> tree.count(params)
         89610
     """
-    if not features:
+    _check.flag("mlp", "batch_norm", batch_norm)
+    if not isinstance(features, Sequence) or not features:
         _check.fail("mlp", "features", "a sequence of at least one width", features)
     if batch_norm:
         _check.choice("mlp", "norm with batch_norm=True", norm, ("none", "batch"))

@@ -74,8 +74,10 @@ def resnet(
     _check.choice("resnet", "shortcut", shortcut, ("projection", "pad"))
     _check.choice("resnet", "norm", norm, NORMS)
     _check.integer("resnet", "stem_pool", stem_pool)
-    blocks, rest = divmod(depth - 2, 2 * len(widths))
-    if not isinstance(depth, int) or rest or blocks < 1:
+    if not isinstance(widths, Sequence) or not widths:
+        _check.fail("resnet", "widths", "a sequence of at least one width", widths)
+    blocks, rest = divmod((_check.whole(depth) or 0) - 2, 2 * len(widths))
+    if rest or blocks < 1:
         rule = f"2 + {2 * len(widths)} n for {len(widths)} stages"
         _check.fail("resnet", "depth", rule, depth)
     conv = functools.partial(_conv, norm=norm, same=True)

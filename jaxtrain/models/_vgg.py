@@ -35,6 +35,7 @@ def vgg(
         recognition", 2015.
     """
     _check.choice("vgg", "depth", depth, STAGES)
+    _check.flag("vgg", "batch_norm", batch_norm)
     layers: list = []
     for convolutions, width in zip(STAGES[depth], (64, 128, 256, 512, 512), strict=True):
         for _ in range(convolutions):

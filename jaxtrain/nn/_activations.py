@@ -109,6 +109,8 @@ def _one_param(where: str, name: str, value: float, per: str):
 
 def _like(param, x):
     """Gives a param of shape (channels,) or () the dtype and rank of x."""
+    if param.ndim and param.shape != x.shape[-1:]:
+        _check.fail("activation", "x", f"of {len(param)} channels", x.shape)
     return on_last_axis(param.astype(x.dtype), x.ndim)
 
 

@@ -189,6 +189,7 @@ def repeat(layer: Layer, n: int, *, unroll: bool | None = None) -> Layer:
         (10, 4, 4)
     """
     _check.integer("repeat", "n", n)
+    _check.choice("repeat", "unroll", unroll, (True, False, None))
 
     def init(key, x):
         keys = jax.vmap(fold_name, (None, 0))(key, jnp.arange(n))

@@ -1,7 +1,8 @@
 """Convolutions, and their transpose."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 from jax import lax
 
 from jaxtrain import _check
@@ -84,6 +85,10 @@ def conv(
             dimension_numbers=_layout(axes),
             feature_group_count=groups,
         )
+        if 0 in y.shape[1:-1]:
+            _check.fail(
+                "conv", "x", f"at least as large as the window {kernel.shape[:-2]}", x.shape
+            )
         return add_bias(params, y), state
 
     return Layer(init, apply)
@@ -230,22 +235,33 @@ def conv_transpose(
 
 def per_axis(where: str, argument: str, value: int | Sequence[int], axes: int) -> tuple[int, ...]:
     """Returns `value` as one int for each spatial axis."""
-    sizes = (value,) * axes if isinstance(value, int) else tuple(value)
     if axes < 1:
         _check.fail(where, "x", "(batch, *spatial, channels)", f"{axes + 2} axes")
-    if len(sizes) != axes or any(not isinstance(s, int) or s < 1 for s in sizes):
+    each: Iterable = value if _is_sequence(value) else [value] * axes
+    sizes = tuple(map(_check.whole, each))
+    found = tuple(size for size in sizes if size is not None and size >= 1)
+    if not len(found) == len(sizes) == axes:
         _check.fail(where, argument, f"an int >= 1 or {axes} of them", value)
-    return sizes
+    return found
 
 
 def check_padding(where: str, padding: str | Sequence[tuple[int, int]], axes: int) -> None:
     """Checks that `padding` is "SAME", "VALID" or one (before, after) pair for each axis."""
-    if padding in ("SAME", "VALID"):
+    if isinstance(padding, str) and padding in ("SAME", "VALID"):
         return
-    pairs = [] if isinstance(padding, str) else padding
-    if len(pairs) != axes or any(len(pair) != 2 for pair in pairs):
+    pairs = list(padding) if _is_sequence(padding) else []
+    if (
+        len(pairs) != axes
+        or not all(_is_sequence(p) and len(p) == 2 for p in pairs)
+        or None in (_check.whole(n) for pair in pairs for n in pair)
+    ):
         rule = f"'SAME', 'VALID' or {axes} pairs (before, after)"
-        _check.fail(where, "padding", rule, padding)
+        fix = f"torch's padding=1 is {[(1, 1)] * axes}"
+        _check.fail(where, "padding", rule, padding, fix)
+
+
+def _is_sequence(value):
+    return isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
 
 
 def _spatial_axes(where, x, kernel, channels):

@@ -50,7 +50,8 @@ def from_flax(module: Any, *, options: Callable[[Context], dict] | None = None) 
         net to `train.load`.
 
     Raises:
-        ConfigError: when applied, the module changes the structure of its variables, as `sow` does.
+        ConfigError: when applied, the module changes the structure of its variables, as `sow` does
+            into any collection but `intermediates`, which is dropped.
         TypeError: `module` is none of these.
 
     Example:

@@ -28,7 +28,8 @@ class Context:
         key: the random key of this call; needed by stochastic layers in train mode.
         index: (batch,) int32, each example's number in the data set (or in the global batch).
             None means its position in the global batch.
-        mask: (batch,) float, 1 for a real example and 0 for padding; None means all real.
+        mask: (batch,) float, 1 for a real example and 0 for padding, which should hold finite
+            numbers and stand last; None means all real.
         axis_name: the mapped axis of the caller's `pmap` or `shard_map`, if any.
 
     Example:
@@ -41,6 +42,9 @@ class Context:
     index: jax.Array | None = None
     mask: jax.Array | None = None
     axis_name: str | None = dataclasses.field(default=None, metadata={"static": True})
+
+    def __post_init__(self):
+        _check.flag("Context", "train", self.train)
 
     def child(self, name: str | int | jax.Array) -> "Context":
         """Returns the context of the child `name`: the same, with the name folded into the key."""
@@ -69,6 +73,9 @@ class Context:
                 index = index + n * jax.lax.axis_index(self.axis_name)
         if index.shape != (n,):
             _check.fail("Context", "index", f"of shape ({n},)", index.shape)
+        if not jnp.issubdtype(index.dtype, jnp.integer):
+            name = jnp.dtype(index.dtype).name
+            _check.fail("Context", "index", "of an integer dtype", name, error=TypeError)
         return jax.vmap(jax.random.fold_in, (None, 0))(self.key, index)
 
 
@@ -155,7 +162,8 @@ def constructor(make: Callable[..., Layer]) -> Callable[..., Layer]:
     """Makes the layers that `make` returns remember the call: `layer.make` and `layer.options`.
 
     Arguments annotated `Layer` may be bare functions of one array. A constructor that takes
-    `*unnamed` layers gets them as keywords, named by kind and counter (`conv0`, `conv1`).
+    `*unnamed` layers gets them as keywords, named by kind and counter (`conv0`, `conv1`). Arguments
+    annotated `bool` must be such, and those whose default is a function must be one.
 
     Example:
         >>> @constructor
@@ -183,6 +191,11 @@ def constructor(make: Callable[..., Layer]) -> Callable[..., Layer]:
             elif parameter.annotation is Layer:
                 options[name] = as_layer(value)
             else:
+                # What a constructor says of its arguments is checked here for all of them.
+                if parameter.annotation is bool:
+                    _check.flag(make.__name__, name, value)
+                elif callable(parameter.default) and parameter.default is not parameter.empty:
+                    _check.function(make.__name__, name, value)
                 options[name] = value
         return dataclasses.replace(make(**options), make=construct, options=options)
 

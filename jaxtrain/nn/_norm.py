@@ -30,6 +30,12 @@ def standardize(mean, std) -> Layer:
         [[-1.0], [1.0]]
     """
     stats = preprocess.Stats(np.asarray(mean), np.asarray(std))
+    for name, values in stats._asdict().items():
+        if values.dtype.kind not in "fiu" or not np.isfinite(values).all():
+            _check.fail("standardize", name, "an array of finite numbers", values)
+    if not (stats.std > 0).all():
+        fix = "data.standardize.fit(x, eps=) bounds it from below"
+        _check.fail("standardize", "std", "positive everywhere", stats.std, fix)
     return Layer(
         lambda key, x: ({}, {}),
         lambda params, state, x, ctx: (preprocess.apply(stats, x), state),
@@ -52,9 +58,10 @@ def batch_norm(
 
         y = scale (x - mean) / sqrt(var + eps) + bias
 
-    In train mode mean and (biased) var are the batch's, over all devices under `ctx.axis_name` and
-    without the examples that `ctx.mask` marks as padding. In eval mode they are the running
-    averages, `running <- decay running + (1 - decay) batch`, that stand in the state.
+    It is computed as a x + b: a channel whose mean is 1e4 times its standard deviation keeps three
+    digits of float32. In train mode mean and (biased) var are the batch's, over all devices under
+    `ctx.axis_name` and without the examples that `ctx.mask` marks as padding. In eval mode they are
+    the running averages, `running <- decay running + (1 - decay) batch`, that stand in the state.
 
     So one net is two functions. They differ most in the first 1 / (1 - decay) steps, while params
     change fast, and for small batches: of a single vector, train mode returns the bias. Whether the
@@ -160,6 +167,9 @@ def bn_vjp(
         S. Ioffe, C. Szegedy, "Batch normalization", 2015, section 3.
     """
     _check.positive("bn_vjp", "eps", eps)
+    for name, array, shape in (("dy", dy, x.shape), ("scale", scale, x.shape[-1:])):
+        if array.shape != shape:
+            _check.fail("bn_vjp", name, f"of shape {shape}", array.shape)
     axes = tuple(range(x.ndim - 1))
 
     def mean(a):
@@ -219,8 +229,8 @@ def moments(x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array, jax.Array
 
     Args:
         x: (batch, ..., features), at least float32.
-        ctx: its `mask` leaves examples out, its `axis_name` joins devices. Padding stands last: a
-            device's first example is the shift even where it is masked.
+        ctx: its `mask` leaves examples out, its `axis_name` joins devices. Where a device's first
+            example is masked nothing is subtracted, and an offset does cancel.
 
     References:
         T. Chan, G. Golub, R. LeVeque, "Updating formulae and a pairwise algorithm for computing
@@ -258,6 +268,10 @@ def _group_moments(x, ctx, size):
 def shifted(x: jax.Array, ctx: Context) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Returns count (), shift (features,), and x - shift with 0 for the examples left out."""
     shift = lax.stop_gradient(x[:1].mean(tuple(range(x.ndim - 1))))
+    if ctx.mask is not None:
+        if ctx.mask.shape != x.shape[:1]:
+            _check.fail("Context", "mask", f"of shape {x.shape[:1]}", ctx.mask.shape)
+        shift = jnp.where(ctx.mask[0] > 0, shift, 0)
     d = x - on_last_axis(shift, x.ndim)
     positions = math.prod(x.shape[1:-1])
     if ctx.mask is None:

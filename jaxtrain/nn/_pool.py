@@ -25,6 +25,10 @@ def _windows(where, x, window, strides, padding):
     check_padding(where, padding, x.ndim - 2)
     if padding == "VALID" and any(w > n for w, n in zip(window, x.shape[1:-1], strict=True)):
         _check.fail(where, "window", f"at most the image's size {x.shape[1:-1]}", window)
+    if not isinstance(padding, str) and any(
+        not 0 <= n < w for w, pair in zip(window, padding, strict=True) for n in pair
+    ):
+        _check.fail(where, "padding", f">= 0 and less than the window {window}", padding)
     return window, strides
 
 
@@ -186,12 +190,14 @@ def avg_pool(
         size, step = _windows("avg_pool", x, window, strides, padding)
         pads = padding if isinstance(padding, str) else [(0, 0), *padding, (0, 0)]
         window_, strides_ = (1, *size, 1), (1, *step, 1)
-        zero = np.zeros((), x.dtype)
-        total = lax.reduce_window(x, zero, lax.add, window_, strides_, pads)
-        if count_padding:
-            return total / np.prod(size).astype(x.dtype)
-        ones = jnp.ones((1, *x.shape[1:-1], 1), x.dtype)
-        return total / lax.reduce_window(ones, zero, lax.add, window_, strides_, pads)
+        dtype = param_dtype("avg_pool", x)  # a long sum in bfloat16 would be far off
+
+        def total(z):
+            return lax.reduce_window(z, np.zeros((), dtype), lax.add, window_, strides_, pads)
+
+        ones = jnp.ones((1, *x.shape[1:-1], 1), dtype)
+        count = np.prod(size).astype(dtype) if count_padding else total(ones)
+        return (total(x.astype(dtype)) / count).astype(x.dtype)
 
     return _stateless(pool)
 
@@ -199,7 +205,7 @@ def avg_pool(
 @constructor
 def global_avg_pool() -> Layer:
     """Takes the mean over all spatial axes: (batch, *spatial, channels) to (batch, channels)."""
-    return _stateless(lambda x: x.mean(tuple(range(1, x.ndim - 1))))
+    return _stateless(lambda x: jnp.mean(x, tuple(range(1, x.ndim - 1))))
 
 
 @constructor

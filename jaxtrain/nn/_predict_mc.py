@@ -58,6 +58,7 @@ def predict_mc(
         in deep learning", 2016.
     """
     _check.integer("predict_mc", "samples", samples)
+    _check.function("predict_mc", "transform", transform)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(samples, dtype=jnp.int32))
     return _sampled(net, transform)(params, state, x, keys, index)
 

@@ -108,6 +108,7 @@ def lstm(
         c = jax.nn.sigmoid(f) * c + jax.nn.sigmoid(i) * jnp.tanh(g)
         return jax.nn.sigmoid(o) * jnp.tanh(c), c
 
+    _check.finite("lstm", "forget_bias", forget_bias)
     biases = [0.0, forget_bias, 0.0, 0.0]
     return _recurrent("lstm", features, cell, 2, biases, norm, kernel_init, recurrent_init)
 

@@ -288,7 +288,9 @@ def survival(l: int, L: int, *, last: float = 0.5) -> float:  # noqa: E741
     """
     _check.integer("survival", "L", L)
     _check.integer("survival", "l", l, least=0)
-    _check.fraction("survival", "1 - last", 1 - last)
+    _check.positive("survival", "last", last)
+    if last > 1:
+        _check.fail("survival", "last", "a probability > 0", last)
     if l > L:
         _check.fail("survival", "l", f"at most L = {L}", l)
     return 1 - l / L * (1 - last)

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain import _check
 from jaxtrain.nn._layer import EVAL, Context, Layer
 from jaxtrain.nn._look import split_taps, tap, walk, with_probes
 from jaxtrain.nn._norm import moments
@@ -72,6 +73,8 @@ def unit_stats(
         >>> found["relu0"].dead.item(), found["dense0"].gradient.mean.item()
         (0.5, 0.125)
     """
+    if loss is not None:
+        _check.function("unit_stats", "loss", loss)
 
     @jax.jit
     def measure(params, state, x, ctx):

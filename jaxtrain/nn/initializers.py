@@ -62,6 +62,7 @@ def constant(value: float):
 
     For biases, such as 0.01 before a ReLU. As a kernel it never breaks the symmetry between units.
     """
+    _check.finite("constant", "value", value)
     return lambda key, shape, dtype=jnp.float32: jnp.full(shape, value, dtype)
 
 
@@ -230,6 +231,7 @@ def gain(activation: str | Callable, *, negative_slope: float = 0.01) -> float:
         >>> round(gain("tanh"), 4), round(gain(jax.nn.relu), 4), round(gain(jax.nn.gelu), 4)
         (1.6667, 1.4142, 1.533...)
     """
+    _check.finite("gain", "negative_slope", negative_slope)
     known = {
         **{"linear": 1.0, "identity": 1.0, "sigmoid": 1.0, "tanh": 5 / 3, "selu": 3 / 4},
         **{"relu": math.sqrt(2), "leaky_relu": math.sqrt(2 / (1 + negative_slope**2))},
@@ -238,6 +240,7 @@ def gain(activation: str | Callable, *, negative_slope: float = 0.01) -> float:
     if isinstance(activation, str) or name in known:
         _check.choice("gain", "activation", name, known)
         return known[name]
+    _check.function("gain", "activation", activation)
     # The trapezoidal rule: errors of 1e-6 at the kink, far below the tail that is cut off.
     z = np.linspace(-8, 8, 16001)
     with jax.ensure_compile_time_eval():
@@ -260,7 +263,8 @@ def lecture(path: tuple[str, ...], layer: Layer) -> Layer:
 def torch_default(path: tuple[str, ...], layer: Layer) -> Layer:
     """Gives a layer kernel and bias U(-b, b), b = 1 / sqrt(fan_in): a rule for `nn.rewrite`.
 
-    This is what torch's Linear and Conv do; `kaiming_uniform_(a=sqrt(5))` is its name for it.
+    This is what torch's Linear and Conv do; `kaiming_uniform_(a=sqrt(5))` is its name for it. What
+    it takes for the fan_in of a transposed convolution is window * outputs.
 
     Example:
         >>> from jaxtrain import nn
@@ -273,14 +277,13 @@ def torch_default(path: tuple[str, ...], layer: Layer) -> Layer:
         return layer
 
     def init(key, x):
-        fan_in, _ = _fans(jax.eval_shape(layer.init, key, x)[0]["kernel"].shape)
-        b = 1 / math.sqrt(fan_in)
+        fan_in, fan_out = _fans(jax.eval_shape(layer.init, key, x)[0]["kernel"].shape)
+        b = 1 / math.sqrt(fan_out if layer.kind == "conv_transpose" else fan_in)
 
-        def bias_init(key, shape, dtype):
+        def uniform(key, shape, dtype):
             return jax.random.uniform(key, shape, dtype, -b, b)
 
-        options = {"kernel_init": classical_uniform(), "bias_init": bias_init}
-        return layer.replace(**options).init(key, x)
+        return layer.replace(kernel_init=uniform, bias_init=uniform).init(key, x)
 
     return dataclasses.replace(layer, init=init)
 

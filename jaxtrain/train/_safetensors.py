@@ -102,6 +102,8 @@ def load_safetensors(path: str | os.PathLike) -> dict[str, Any]:
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size - 8
         length = int.from_bytes(file.read(8), "little")
+        if size < 0:
+            _fail(path, "a file of at least 8 bytes", size + 8)
         if not 2 <= length <= min(size, HEADER_BYTES):
             _fail(path, f"a file of a header and arrays, {size} bytes together", length)
         for name, dtype, shape, n in _entries(path, file.read(length), size - length):
