@@ -1,6 +1,6 @@
 """Convolutions, and their transpose."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from jax import lax
@@ -237,8 +237,8 @@ def per_axis(where: str, argument: str, value: int | Sequence[int], axes: int) -
     """Returns `value` as one int for each spatial axis."""
     if axes < 1:
         _check.fail(where, "x", "(batch, *spatial, channels)", f"{axes + 2} axes")
-    each: Iterable = value if _is_sequence(value) else [value] * axes
-    sizes = tuple(map(_check.whole, each))
+    each: list = list(value) if isinstance(value, Sequence | np.ndarray) else [value] * axes
+    sizes = [_check.whole(size) for size in each]
     found = tuple(size for size in sizes if size is not None and size >= 1)
     if not len(found) == len(sizes) == axes:
         _check.fail(where, argument, f"an int >= 1 or {axes} of them", value)
