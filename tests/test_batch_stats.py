@@ -173,7 +173,10 @@ def mean_loss(net, params, state, dataset):
     return float(losses.softmax_cross_entropy(outputs, dataset.label).mean())
 
 
-@pytest.mark.parametrize("how, devices", [("single", 1), ("shard_map", 2), ("pmap", 2)])
+@pytest.mark.parametrize(
+    "how, devices",
+    [("single", 1), ("shard_map", 2), pytest.param("pmap", 2, marks=pytest.mark.nightly)],
+)
 def test_evaluations_and_run_folders_are_of_averages_and_their_statistics(how, devices, tmp_path):
     net, dataset, test = small_net(), images(22), images(10)
     step = averaging(net, freeze="head/bias")  # whose place in the average is a hole

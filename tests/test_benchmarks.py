@@ -47,6 +47,7 @@ def test_other_losses_are_refused():
         step.measure(other, 1, "float32")
 
 
+@pytest.mark.nightly
 def test_main_writes_the_results(tmp_path, monkeypatch):
     mlp = step.MODELS["mlp"]
     monkeypatch.setattr(step, "MODELS", {})
@@ -94,6 +95,7 @@ def test_optimizers_that_should_be_the_same_make_the_same_updates(as_elsewhere):
         optimizer.programs(other, size=8, leaves=1)
 
 
+@pytest.mark.nightly
 def test_optimizer_writes_the_results(tmp_path, monkeypatch, as_elsewhere):
     file = tmp_path / "optimizer.json"
     monkeypatch.setattr(optimizer, "LEAVES", (1, 2))

@@ -46,7 +46,13 @@ def verdicts(result):
     return list(result.claims.values())
 
 
-@pytest.mark.parametrize("name", VERDICTS)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.nightly) if name == "batch_norm_folding" else name
+        for name in VERDICTS
+    ],
+)
 def test_verdicts_in_smoke_size(name):
     assert verdicts(smoke(name)) == VERDICTS[name]
 

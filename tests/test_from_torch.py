@@ -28,7 +28,7 @@ def vectors(depth):
 
 def abstract(depth, classes):
     net = models.resnet_imagenet(depth, classes=classes)
-    x = jax.ShapeDtypeStruct((1, 45, 38, 3), np.float64)
+    x = jax.ShapeDtypeStruct((1, 45, 38, 3), np.float32)
     return net, jax.eval_shape(net.init, key(0), x)
 
 

@@ -399,6 +399,7 @@ def test_every_kind_of_hyperparameter_gives_the_same_update():
     close(update(kernels)[0], expected, 1e-5)
 
 
+@pytest.mark.nightly
 def test_k_fac_needs_half_the_steps_on_badly_scaled_inputs(tmp_path):
     """Of SGD's with the best of 27 settings, as the benchmark says of a larger problem."""
     rng = np.random.default_rng(0)

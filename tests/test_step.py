@@ -337,7 +337,8 @@ def test_the_optimizer_is_told_the_loss_and_what_observe_sees():
         return {k: told[k] for k in ("value", "again", "grad", "seen")}, told["params"]
 
     ts = start(step)
-    seen, params = jax.vmap(run, (None, 0), axis_name="data", out_axes=(0, None))(ts, parts)
+    every = jax.vmap(run, (None, 0), axis_name="data", out_axes=(0, None))
+    seen, params = jax.jit(every)(ts, parts)
     assert seen["seen"].tolist() == [7, 7]
     # The same numbers in the same order but for the scale of float16: its own rounding, 1e-3.
     np.testing.assert_allclose(seen["value"], seen["again"], rtol=4e-3)
