@@ -186,7 +186,7 @@ def draw(config: Config, stds, found):
         right.loglog(config.rates, ends, marker="o", **style)
     left.set(xlabel="layer", ylabel="std of the signal", ylim=(1e-12, 1e12))
     left.set_title("Before training", fontsize=11)
-    left.legend(fontsize=9, loc="upper left", bbox_to_anchor=(0.4, 1))
+    left.legend(fontsize=9, loc="lower right")
     middle.set(xlabel="epoch", ylabel="training loss", ylim=(None, 30))
     middle.set_title("At the best rate of each, medians", fontsize=11)
     middle.legend(fontsize=9, loc="lower left")
@@ -213,6 +213,9 @@ def run(config: Config) -> Result:
         return truth(ends[name] < GUESSING / 2)
 
     claims = {
+        "With LSUV the loss of fifty plain layers falls, by a quarter or more": truth(
+            ends["plain, LSUV"] < 0.75 * GUESSING
+        ),
         "With LSUV fifty plain layers train": trains("plain, LSUV"),
         "With Fixup fifty residual layers train": trains("residual, Fixup"),
         "With small numbers they train": trains("plain, 0.01"),

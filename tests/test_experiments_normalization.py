@@ -20,6 +20,7 @@ VERDICTS = {
     ],
     "whitening": ["true", "true", "true", "true"],
 }  # fmt: skip
+LONG = {"batch_norm_folding", "test_time_average"}
 # Claims of trained nets, whose verdicts in smoke size are those of little training: of each
 # experiment those that theory settles, by number of the claim.
 SETTLED = {
@@ -48,10 +49,7 @@ def verdicts(result):
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=pytest.mark.nightly) if name == "batch_norm_folding" else name
-        for name in VERDICTS
-    ],
+    [pytest.param(name, marks=pytest.mark.nightly) if name in LONG else name for name in VERDICTS],
 )
 def test_verdicts_in_smoke_size(name):
     assert verdicts(smoke(name)) == VERDICTS[name]

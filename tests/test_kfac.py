@@ -349,7 +349,6 @@ def reference():
 
 @pytest.mark.parametrize("how, n", [
     ("shard_map", 8),
-    ("pmap", 2),
     *(pytest.param(*way, marks=pytest.mark.nightly)
       for way in itertools.product(("jit", "pmap", "shard_map"), (1, 2, 4, 8))),
 ])  # fmt: skip

@@ -265,7 +265,6 @@ def test_fixup(net, branches, m):
     assert branch["shortcut"]["conv"]["kernel"].std() == pytest.approx(he, rel=0.1)
 
 
-@pytest.mark.nightly
 def test_fixup_learns_at_the_same_pace_at_any_depth():
     """A few steps of SGD change the outputs by about as much at depth 8 as at depth 50."""
     x = jax.random.normal(key(1), (8, 8, 8, 3))
