@@ -1,5 +1,6 @@
 """No acknowledged save is lost, no changed byte is restored, no wrong tree is loaded."""
 
+import errno
 import json
 import os
 import pathlib
@@ -533,6 +534,24 @@ def test_a_disk_that_takes_no_more(copy, caplog):
         checkpoints.save(4, big, {})
     assert_clean(copy, [2, 3, 4])
     assert not [r for r in caplog.records if "orbax" in r.pathname]
+
+
+@pytest.mark.parametrize("moved", [errno.ENOTEMPTY, errno.ENOENT])
+def test_a_folder_whose_files_come_and_go_is_removed(moved, tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir()
+    rmtree, errors = shutil.rmtree, [OSError(moved, "moved")] * 2
+
+    def moving(path):
+        if errors:
+            raise errors.pop()
+        rmtree(path)
+
+    monkeypatch.setattr(shutil, "rmtree", moving)
+    _checkpoint._rmtree(tmp_path / "a")
+    assert not errors and not (tmp_path / "a").exists()
+    with pytest.raises(PermissionError):
+        errors.append(OSError(errno.EACCES, "not yours"))
+        _checkpoint._rmtree(tmp_path)
 
 
 def test_a_directory_that_cannot_be(tmp_path):

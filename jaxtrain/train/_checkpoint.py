@@ -524,11 +524,12 @@ def _rmtree(path: pathlib.Path, attempts: int = 20) -> None:
     try:
         shutil.rmtree(path)
     except OSError as error:
-        # The other writes of a save that failed may go on adding files for a moment.
-        if error.errno != errno.ENOTEMPTY or attempts == 0:
+        # The other writes of a save that failed may add and remove files for a moment.
+        if error.errno not in (errno.ENOTEMPTY, errno.ENOENT) or attempts == 0:
             raise
         time.sleep(0.05)
-        _rmtree(path, attempts - 1)
+        if path.exists():
+            _rmtree(path, attempts - 1)
 
 
 def _fsync(path: pathlib.Path) -> None:
