@@ -10,6 +10,7 @@ import pytest
 
 from jaxtrain import data, losses, metrics, models, nn, optim, train
 from jaxtrain.errors import CheckpointNotFound, RunError
+from jaxtrain.train import _load
 
 NETS = {
     "mlp": (models.mlp([5, 3], batch_norm=True, dropout=0.1), (2, 4)),
@@ -102,6 +103,13 @@ def test_load_asks_for_a_net_that_has_no_json(tmp_path):
     assert jax.tree.structure(model.params) == jax.tree.structure(result.ts.params)
     outputs = train.predict(net, model, dataset.image)
     np.testing.assert_allclose(outputs, train.predict(net, result.ts, dataset.image), rtol=0)
+
+
+@pytest.mark.fast
+def test_a_list_keeps_the_places_of_what_has_no_leaves():
+    assert _load._with_lists({"a": {1: 2.0, 3: {"b": {0: 4.0}}}}) == {
+        "a": [{}, 2.0, {}, {"b": [4.0]}]
+    }
 
 
 def test_load_names_what_is_missing(tmp_path):

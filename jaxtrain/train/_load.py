@@ -60,10 +60,10 @@ def load(directory: str | os.PathLike, *, net: nn.Layer | None = None) -> Model:
 
 
 def _with_lists(tree):
-    """Returns the tree with a list for each dict whose keys are numbers."""
+    """Returns the tree with a list, {} in its gaps, for each dict whose keys are numbers."""
     if not isinstance(tree, dict):
         return tree
     items = {name: _with_lists(value) for name, value in tree.items()}
     if all(isinstance(name, int) for name in items):
-        return [items[i] for i in sorted(items)]
+        return [items.get(i, {}) for i in range(max(items) + 1)]
     return items
