@@ -1,12 +1,11 @@
 """The experiments on activations, initialization and depth: verdicts, numbers, planted errors."""
 
-import functools
-import importlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from smoke import module, nightly
+from smoke import smoke as smoke_of_any
 
 from jaxtrain import nn
 from jaxtrain.nn import initializers
@@ -19,14 +18,8 @@ VERDICTS = {
 LONG = {"symmetry", "initial_statistics", "relu_before_softmax"}
 
 
-def module(name):
-    return importlib.import_module(f"experiments.{name}")
-
-
-@functools.cache
 def smoke(name):
-    pytest.importorskip("matplotlib")
-    result = module(name).run(module(name).SIZES["smoke"])
+    result = smoke_of_any(name)
     assert all(np.isfinite(list(result.numbers.values())))
     return result
 
@@ -38,10 +31,7 @@ def verdicts(name, monkeypatch, **planted):
     return list(module(name).run(module(name).SIZES["smoke"]).claims.values())
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.nightly) if name in LONG else name for name in VERDICTS],
-)
+@pytest.mark.parametrize("name", nightly(VERDICTS, LONG))
 def test_verdicts_in_smoke_size(name):
     assert list(smoke(name).claims.values()) == VERDICTS[name]
 

@@ -1,11 +1,9 @@
 """The experiments on normalization and stochastic layers: verdicts, numbers, planted errors."""
 
-import functools
-import importlib
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from smoke import module, nightly, smoke
 
 from jaxtrain import nn
 
@@ -33,24 +31,11 @@ SETTLED = {
 }
 
 
-def module(name):
-    return importlib.import_module(f"experiments.{name}")
-
-
-@functools.cache
-def smoke(name):
-    pytest.importorskip("matplotlib")
-    return module(name).run(module(name).SIZES["smoke"])
-
-
 def verdicts(result):
     return list(result.claims.values())
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.nightly) if name in LONG else name for name in VERDICTS],
-)
+@pytest.mark.parametrize("name", nightly(VERDICTS, LONG))
 def test_verdicts_in_smoke_size(name):
     assert verdicts(smoke(name)) == VERDICTS[name]
 

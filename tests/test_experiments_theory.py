@@ -1,11 +1,9 @@
 """The experiments on optimization theory: their verdicts, the lectures' numbers, planted errors."""
 
-import functools
-import importlib
-
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from smoke import module, smoke
 
 from jaxtrain import optim
 
@@ -21,16 +19,6 @@ VERDICTS = {
     "optimal_step": ["true", "false", "false", "depends"],
     "saddle_points": ["true", "true", "true", "depends", "true", "depends", "false", "true"],
 }
-
-
-def module(name):
-    return importlib.import_module(f"experiments.{name}")
-
-
-@functools.cache
-def smoke(name):
-    pytest.importorskip("matplotlib")
-    return module(name).run(module(name).SIZES["smoke"])
 
 
 def verdicts(result):
