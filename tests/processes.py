@@ -10,7 +10,7 @@ import numpy as np
 from training import images, small_net
 
 from experiments import train as main_job
-from jaxtrain import losses, models, optim, train
+from jaxtrain import data, losses, models, optim, train
 
 LONG = 100_000
 
@@ -21,8 +21,24 @@ def setup():
     return step, images(22, dtype=np.float64)
 
 
-def fit(how, folder, epochs):
+class Read:
+    """The examples one by one, and which of them were read."""
+
+    def __init__(self, dataset):
+        self.dataset, self.numbers = dataset, []
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, i):
+        self.numbers.append(i)
+        return self.dataset.image[i], self.dataset.label[i]
+
+
+def fit(how, folder, epochs, read=None):
     step, dataset = setup()
+    if read is not None:
+        dataset = data.Source(read, classes=3, threads=1)
     train.fit(
         step,
         dataset,
@@ -63,7 +79,9 @@ def main():
     jax.config.update("jax_enable_x64", True)
     if job == "train":
         fit("shard_map", folder / "shard_map", 2)
-        fit("jit", folder / "jit", 2)
+        read = Read(setup()[1])
+        fit("jit", folder / "jit", 2, read)
+        print("read", *read.numbers)
         placed = train.parallelize(setup()[0], how="pmap").place(np.zeros(1))
         print("state of pmap on the devices of its process:", placed.is_fully_addressable)
         fit("pmap", folder / "pmap", LONG)

@@ -61,6 +61,24 @@ def test_shards_together_have_every_example(shards):
 
 
 @pytest.mark.fast
+def test_weights_say_how_often_an_example_is_drawn():
+    weights = np.array([0.0, 1, 2, 0, 5, 0])
+    order = data.Order(6, 4, seed=1, weights=weights)
+    epochs = 2000
+    slots = np.concatenate([order.indices(step) for step in range(2 * epochs)])
+    counts = np.bincount(slots[slots >= 0], minlength=6)
+    assert counts.sum() == 6 * epochs and not counts[weights == 0].any()
+    share = weights / weights.sum()
+    # Five standard deviations of a binomial.
+    assert (abs(counts - 6 * epochs * share) <= 5 * np.sqrt(6 * epochs * share * (1 - share))).all()
+    np.testing.assert_array_equal(
+        order.indices(7), data.Order(6, 4, seed=1, weights=weights).indices(7)
+    )
+    heavy = data.Order(3, 3, weights=np.array([1e-300, 1e300, 0]))
+    assert heavy.indices(0).tolist() == [1, 1, 1]
+
+
+@pytest.mark.fast
 def test_the_permutation_never_changes():
     np.testing.assert_array_equal(_order.permutation(8, 0, 0), [0, 2, 1, 5, 4, 3, 6, 7])
 
@@ -85,6 +103,7 @@ def test_a_batch_belongs_to_the_caller():
         (lambda: data.Order(0, 1), "n must be an int >= 1, got 0"),
         (lambda: data.Order(3, 1, seed=-1), "seed must be an int >= 0, got -1"),
         (lambda: data.Order(3, 1, seed=2**32), "seed must be an int >= 0 and below"),
+        (lambda: data.Order(2, 1, weights=[1, 1], shuffle=False), "weights must be None without"),
         (lambda: data.Order(3, 1).indices(-1), "step must be an int >= 0, got -1"),
     ],
 )

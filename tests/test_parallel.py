@@ -83,6 +83,39 @@ def test_all_ways_are_one_with_adam(how, n, reference):
     assert distance(trajectory(how, n, step=make_step("adam")), reference["adam"]) <= 1e-9
 
 
+def halves(key, images, labels):
+    """Mixes each image with another one of the batch, in a share of its own."""
+    n = len(labels)
+    share = jax.random.uniform(key, (n,), labels.dtype)
+    partner = (jnp.arange(n) + n // 2) % n
+
+    def mixed(x):
+        s = share.reshape(-1, *[1] * (x.ndim - 1))
+        return s * x + (1 - s) * x[partner]
+
+    return mixed(images), mixed(labels)
+
+
+def squares(params):
+    return 0.01 * sum((p * p).sum() for p in jax.tree.leaves(params))
+
+
+@pytest.fixture(scope="module")
+def mixed_and_penalized():
+    def run(how, n):
+        step = make_step(mix=halves, penalty=squares, accumulate=2)
+        return trajectory(how, n, step=step, steps=4)
+
+    return run, run("single", 1)
+
+
+@pytest.mark.parametrize("how, n", ways(("shard_map", 2)))
+def test_mixing_and_penalties_are_those_of_the_whole_batch(how, n, mixed_and_penalized):
+    run, reference = mixed_and_penalized
+    # Padding of 1e3 is mixed into the images: terms a thousand times as large as those above.
+    assert distance(run(how, n), reference) <= 1e-10
+
+
 class Without:
     """`jax.lax` whose psum leaves out what `part` names; all else is as it was."""
 

@@ -131,6 +131,16 @@ def test_the_numbers_of_one_process(trained, alone, how):
     np.testing.assert_allclose([row["loss"] for row in seen], alone[0][: len(seen)], rtol=1e-12)
 
 
+def test_each_process_reads_its_own_part_of_a_batch(trained):
+    """By jit the examples come from a Source; batches of 8 are split in two halves."""
+    order = Order(22, 8, seed=0)
+    for i in range(2):
+        (line,) = [x for x in trained[1].output(i).splitlines() if x.startswith("read ")]
+        read = [int(number) for number in line.split()[1:]]
+        mine = [order.indices(at)[4 * i : 4 * i + 4] for at in range(6)]
+        np.testing.assert_array_equal(read[-24:], np.maximum(np.concatenate(mine), 0))
+
+
 def test_the_state_of_pmap_has_the_layout_that_its_steps_return(trained):
     for i in range(2):
         assert "state of pmap on the devices of its process: True" in trained[1].output(i)

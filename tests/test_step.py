@@ -344,3 +344,54 @@ def test_the_optimizer_is_told_the_loss_and_what_observe_sees():
     np.testing.assert_allclose(seen["value"], seen["again"], rtol=4e-3)
     assert seen["grad"]["conv"]["kernel"] is None
     assert jax.tree.structure(params) == jax.tree.structure(ts.params)
+
+
+def test_mixed_labels_reach_the_loss_and_the_accuracy():
+    """Against pairs written out; classes become one-hot, as many as there are outputs."""
+
+    def mix(key, images, labels):
+        assert labels.shape == (4, 3) and labels.dtype == jnp.float32
+        return 0.75 * images + 0.25 * images[::-1], 0.75 * labels + 0.25 * labels[::-1]
+
+    net = nn.dense(3)
+    step = train.make_step(net, losses.softmax_cross_entropy, optim.sgd(0.1), mix=mix)
+    x = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    y = np.array([0, 1, 2, 1])
+    batch = {"image": x, "label": y, "index": np.arange(4), "mask": np.ones(4, np.float32)}
+    ts = step.init(jax.random.key(0), batch)
+    _, seen = step.apply(ts, batch)
+    z = (0.75 * x + 0.25 * x[::-1]) @ np.asarray(ts.params["kernel"])
+    q = 0.75 * np.eye(3)[y] + 0.25 * np.eye(3)[y[::-1]]
+    log_p = z - np.log(np.exp(z).sum(1, keepdims=True))
+    # Sums of a dozen numbers of order 1 in float32.
+    np.testing.assert_allclose(seen["loss"].value, -(q * log_p).sum(1).mean(), rtol=1e-6)
+    assert seen["accuracy"].value == (z.argmax(1) == y).mean()
+    with pytest.raises(ConfigError, match="label must be an array of classes or of probabilities"):
+        step.apply(ts, {**batch, "label": {"a": y}})
+
+
+def test_a_penalty_is_added_once_and_shown_beside_the_loss():
+    def penalty(params):
+        return 0.5 * (params["kernel"] ** 2).sum()
+
+    x, y = np.ones((2, 1), np.float32), np.zeros((2, 1), np.float32)
+    batch = {"image": x, "label": y, "index": np.arange(2), "mask": np.ones(2, np.float32)}
+    told = []
+
+    def update(grads, state, params=None, *, value, value_fn, **extra):
+        told.append((float(value), float(value_fn(params))))
+        return jax.tree.map(lambda g: -g, grads), state
+
+    tx = optax.GradientTransformationExtraArgs(lambda params: (), update)
+    net = nn.dense(1, bias=False)
+    step = train.make_step(net, losses.squared_error, tx, penalty=penalty)
+    ts = step.init(jax.random.key(0), batch)
+    ts = ts._replace(params={"kernel": jnp.array([[3.0]])})
+    after, seen = step.apply(ts, batch)
+    # w^2 + w^2 / 2 at w = 3 has the slope 2 w + w.
+    assert after.params["kernel"] == 3 - 9
+    assert seen["loss"].value == 9 and seen["penalty"].value == 4.5
+    assert told == [(13.5, 13.5)]
+    step = train.make_step(net, losses.squared_error, tx, penalty=lambda params: params["kernel"])
+    with pytest.raises(ConfigError, match=r"penalty must be a function to a scalar, got \(1, 1\)"):
+        step.apply(ts, batch)

@@ -7,3 +7,4 @@ from ._digits import digits as digits
 from ._mnist import mnist as mnist
 from ._mnist import read_idx as read_idx
 from ._order import Order as Order
+from ._source import Source as Source

@@ -60,6 +60,20 @@ def _class_labels(name: str, label: np.ndarray, classes: int) -> np.ndarray:
     return label.astype(np.int32)
 
 
+def chosen(n: int, indices: slice | np.ndarray) -> np.ndarray:
+    """Returns the numbers that `indices` chooses of n examples."""
+    if isinstance(indices, slice):
+        return np.arange(n)[indices]
+    indices = np.asarray(indices)
+    if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+        _fail("indices", "a slice or a vector of integers", indices)
+    # Order pads with -1, which NumPy would read as the last example.
+    outside = (indices < 0) | (indices >= n)
+    if outside.any():
+        _fail("indices", f"in [0, {n})", _first(indices, outside, 5))
+    return indices
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class ArrayDataset:
     """Holds examples as NumPy arrays that were checked once, before anything compiles.
@@ -116,13 +130,7 @@ class ArrayDataset:
     def __getitem__(self, indices: slice | np.ndarray) -> "ArrayDataset":
         """Returns the examples of a slice, or those with these numbers in [0, len)."""
         if not isinstance(indices, slice):
-            indices = np.asarray(indices)
-            if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
-                _fail("indices", "a slice or a vector of integers", indices)
-            # Order pads with -1, which NumPy would read as the last example.
-            outside = (indices < 0) | (indices >= len(self))
-            if outside.any():
-                _fail("indices", f"in [0, {len(self)})", _first(indices, outside, 5))
+            indices = chosen(len(self), indices)
         image, label = jax.tree.map(lambda x: x[indices], (self.image, self.label))
         return ArrayDataset(image, label, classes=self.classes)
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from jaxtrain import _check, nn, optim
-from jaxtrain.data import ArrayDataset, Order
+from jaxtrain.data import ArrayDataset, Order, Source
 from jaxtrain.data._order import permutation
 from jaxtrain.nn._batch_stats import adding_up, batch_norms, with_totals
 from jaxtrain.train._load import Model
@@ -29,7 +29,12 @@ def averages(ts: TrainState) -> bool:
 
 
 def evaluation_state(
-    run: Run, step: Step, dataset: ArrayDataset, *, examples: int = 8192, batch_size: int = 1024
+    run: Run,
+    step: Step,
+    dataset: ArrayDataset | Source,
+    *,
+    examples: int = 8192,
+    batch_size: int = 1024,
 ) -> Callable[[TrainState], TrainState]:
     """Compiles what a state has to go through before it is evaluated: `f(ts) -> ts`.
 

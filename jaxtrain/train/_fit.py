@@ -19,11 +19,12 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from jaxtrain import _check, metrics, nn, optim, tree
-from jaxtrain.data import ArrayDataset, Order
+from jaxtrain.data import ArrayDataset, Order, Source
 from jaxtrain.errors import DataError, NonFinite
 from jaxtrain.optim._base import _having
 from jaxtrain.train._checkpoint import Checkpoints
 from jaxtrain.train._evaluate import averages, evaluation_state, evaluator, shared
+from jaxtrain.train._feed import batch, dispatches
 from jaxtrain.train._files import MetricsFile, check_config, locked, read_config
 from jaxtrain.train._load import Model
 from jaxtrain.train._nonfinite import first_nonfinite
@@ -61,11 +62,12 @@ class Fit:
 
 def fit(
     step: Step,
-    dataset: ArrayDataset,
+    dataset: ArrayDataset | Source,
     *,
     epochs: int,
     batch_size: int = 128,
     seed: int = 0,
+    weights: Any = None,
     test: ArrayDataset | None = None,
     validation: ArrayDataset | None = None,
     measures: Mapping[str, Callable] | None = None,
@@ -80,7 +82,7 @@ def fit(
     config: Mapping[str, Any] | None = None,
     progress: bool = True,
 ) -> Fit:
-    """Trains on a data set that fits on the devices.
+    """Trains on a data set: on the devices if it fits there, else read ahead batch by batch.
 
     The order of the examples is arithmetic on (seed, epoch, position), every example comes once per
     epoch, and all randomness is a function of (seed, step, layer, example): a run that was killed
@@ -93,10 +95,12 @@ def fit(
 
     Args:
         step: from `make_step`.
-        dataset: the training examples.
+        dataset: the training examples, an ArrayDataset where they fit on the devices, or a Source.
         epochs: passes over the data, at least 1.
         batch_size: examples per step over all devices; a multiple of their number.
         seed: of the initial params, the order and all sampling, in [0, 2**32).
+        weights: how often each example is drawn, relative to others, (len(dataset),); an epoch is
+            then as many draws with replacement as there are examples. None means each one once.
         test: examples to evaluate on, every `eval_every` steps and at the end.
         validation: further examples, evaluated together with `test`; their mean loss is reported to
             the optimizer's `reduce_on_plateau`, where it has one.
@@ -104,7 +108,8 @@ def fit(
             record`; None means the mean loss, and accuracy where targets are class numbers.
         how: as in `parallelize`; None means "shard_map", or "single" for dense nets on CPU.
         devices: as in `parallelize`.
-        steps_per_call: training steps per dispatch; None chooses by backend and network.
+        steps_per_call: training steps per dispatch; None chooses by backend and network, and 1 for
+            a Source.
         log_every: steps between rows of training metrics; None means a quarter of an epoch.
         eval_every: steps between evaluations; None means an epoch.
         save_every: steps between checkpoints; None means an epoch, but at least 200 steps.
@@ -134,7 +139,7 @@ def fit(
         True
     """
     _check.integer("fit", "epochs", epochs)
-    order = Order(len(dataset), batch_size, seed=seed)
+    order = Order(len(dataset), batch_size, seed=seed, weights=weights)
     total = epochs * order.steps_per_epoch
     key = jax.eval_shape(lambda: jax.random.key(0))
     abstract = jax.eval_shape(step.init, key, _examples(dataset, 1))
@@ -153,7 +158,9 @@ def fit(
     for name, value in given.items():
         if value is not None:
             _check.integer("fit", name, value)
-    k = steps_per_call or _stored_k(folder, resume) or _steps_per_call(abstract.params, on_cpu)
+    k = steps_per_call or _stored_k(folder, resume)
+    if k is None:
+        k = 1 if isinstance(dataset, Source) else _steps_per_call(abstract.params, on_cpu)
     every = {
         "log": log_every or max(order.steps_per_epoch // 4, 1),
         "eval": eval_every or order.steps_per_epoch,
@@ -187,6 +194,7 @@ def fit(
         "precision": step.precision,
         "net": _described(step.net),
         "data": fingerprint(dataset),
+        **({} if weights is None else {"weights": fingerprint(order.weights)}),
         **({} if validation is None else {"validation": fingerprint(validation)}),
         **(config or {}),
     }
@@ -221,11 +229,10 @@ def fit(
             def init(seed, batch):  # the key is made in it: outside it would be two programs more
                 return run.init(jax.random.key(seed), batch)
 
-            ts = init(np.uint32(seed), _batch(dataset, order, 0))
+            ts = init(np.uint32(seed), batch(dataset, order.indices(0)))
         ts = run.place(ts)
         log = stack.enter_context(MetricsFile(folder if writes else None, offset=offset))
         record = _Recorder(log, bar, sums, every["log"], total)
-        data = run.put({"image": dataset.image, "label": dataset.label})
         waiting: collections.deque = collections.deque()
         clock = _Stopwatch()
 
@@ -235,7 +242,7 @@ def fit(
                 in_a_row = record.add(before, at, jax.device_get(seen))
                 bar.advance(at, clock.rate)
                 if in_a_row >= step.guard:
-                    blame = first_nonfinite(step, ts, _batch(dataset, order, at - 1))
+                    blame = first_nonfinite(step, ts, batch(dataset, order.indices(at - 1)))
                     raise NonFinite(
                         f"fit: the loss, gradient or new state must be finite, got {in_a_row} steps"
                         f" in a row, up to step {at}, that were not; first not finite: {blame}; the"
@@ -253,15 +260,16 @@ def fit(
             checkpoints.save(at, _kept(ts, evaluated(at)), host)
 
         bar.start(at)
+        feed = dispatches(run, dataset, order, at=at, total=total, k=k)
+        stack.enter_context(contextlib.closing(feed))
         saved, calls, compiled = at, 0, set()
         while at < total and not stop:
             calls += 1
             if multihost_utils.reached_preemption_sync_point(calls):
                 stop.append(signal.SIGTERM)
                 break
-            rows = k if total - at >= k else 1
-            index = np.stack([order.indices(at + i) for i in range(rows)])
-            ts, seen = run.steps(ts, data, index)
+            rows, dispatch = next(feed)
+            ts, seen = dispatch(ts)
             before, at = at, at + rows
             waiting.append((before, at, seen))
             if rows in compiled:
@@ -303,10 +311,18 @@ def fit(
         return Fit(ts, model, log.rows, run, time.monotonic() - began, clock.rate)
 
 
-def fingerprint(dataset: ArrayDataset) -> str:
-    """Returns the SHA-256 of a data set's arrays, by which a resumed run knows its data."""
+def fingerprint(data: Any) -> str:
+    """Returns the SHA-256 of arrays, by which a resumed run knows its data.
+
+    Of a Source it is that of its length and of sixteen examples.
+    """
     digest = hashlib.sha256()
-    for path, leaf in jax.tree_util.tree_leaves_with_path((dataset.image, dataset.label)):
+    if isinstance(data, Source):
+        digest.update(str(len(data)).encode())
+        data = data[np.linspace(0, len(data) - 1, min(len(data), 16)).astype(np.int32)]
+    if isinstance(data, ArrayDataset):
+        data = data.image, data.label
+    for path, leaf in jax.tree_util.tree_leaves_with_path(data):
         digest.update(f"{path} {leaf.dtype} {leaf.shape}".encode())
         digest.update(np.ascontiguousarray(leaf).data)
     return digest.hexdigest()
@@ -382,9 +398,10 @@ def _signals(*, catch: bool) -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _examples(dataset: ArrayDataset, n: int) -> dict[str, Any]:
+def _examples(dataset: ArrayDataset | Source, n: int) -> dict[str, Any]:
     """Returns a batch of the first n examples on the host."""
-    return complete(jax.tree.map(lambda x: x[:n], {"image": dataset.image, "label": dataset.label}))
+    part = dataset[:n]
+    return complete({"image": part.image, "label": part.label})
 
 
 def _check_fits(step: Step, ts: TrainState, parts, batch_size: int, devices: int | None) -> None:
@@ -394,11 +411,15 @@ def _check_fits(step: Step, ts: TrainState, parts, batch_size: int, devices: int
     outputs, _ = jax.eval_shape(lambda ts: step.net.apply(ts.params, ts.state, image, nn.EVAL), ts)
     classes = getattr(outputs, "shape", (0,))[-1]
     for name, part in parts.items():
-        got, rule = (jax.tree.map(lambda x: x.shape[1:], x) for x in (part.image, image))
+        got, rule = (jax.tree.map(lambda x: x.shape[1:], x) for x in (part[:1].image, image))
         if got != rule:
             rule = f"of the training images' shape {rule}"
             _check.fail("fit", f"{name}.image", rule, got, error=DataError)
-        if part.classes is not None and part.label.max() >= classes:
+        if isinstance(part, Source):
+            if part.classes is not None and part.classes > classes:
+                rule = f"at most the network's number of outputs, {classes}"
+                _check.fail("fit", f"{name}.classes", rule, part.classes, error=DataError)
+        elif part.classes is not None and part.label.max() >= classes:
             rule = f"below the network's number of outputs, {classes}"
             fix = f"the first is example {int(np.argmax(part.label >= classes))}"
             _check.fail("fit", f"{name}.label", rule, int(part.label.max()), fix, DataError)
@@ -461,14 +482,6 @@ def _described(net: nn.Layer) -> Any:
         return nn.describe(net)
     except TypeError:
         return None
-
-
-def _batch(dataset: ArrayDataset, order: Order, at: int) -> dict[str, Any]:
-    """Returns the batch of step `at` on the host."""
-    index = order.indices(at)
-    part = dataset[np.maximum(index, 0)]
-    mask = (index >= 0).astype(np.float32)
-    return {"image": part.image, "label": part.label, "index": np.maximum(index, 0), "mask": mask}
 
 
 def _number(record) -> Any:

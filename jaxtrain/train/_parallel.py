@@ -51,6 +51,10 @@ class Run:
         steps: `steps(ts, data, indices) -> ts, metrics`: as many steps as `indices` (steps, batch)
             has rows, over the data set on the devices (a dict of image and label); -1 is padding;
             the metrics have a leading step axis.
+        stream: `stream(ts, batches) -> ts, metrics`: the same of whole batches, arrays of the
+            shape (steps, batch, ...), as `share` gives them.
+        share: `share(n, read)` puts such arrays on the devices, split on axis 1: `read(rows)` is
+            asked for those of the n rows of a batch that this process needs, host arrays.
         spread: compiles any `f(*args, axis_name=)` for these devices, `spread(f, axes, donate=())`:
             argument i is split on axes[i], or replicated where that is None; so are all results.
         put: copies host arrays to the devices, replicated, for reading.
@@ -62,6 +66,8 @@ class Run:
     place: Callable[[Any], Any]
     step: Callable[[TrainState, Any], tuple[TrainState, Any]]
     steps: Callable[[TrainState, Any, Any], tuple[TrainState, Any]]
+    stream: Callable[[TrainState, Any], tuple[TrainState, Any]]
+    share: Callable[[int, Callable[[np.ndarray], Any]], Any]
     spread: Callable[..., Callable]
     put: Callable[[Any], Any]
 
@@ -102,17 +108,35 @@ def parallelize(
     replicated = NamedSharding(mesh.local_mesh if how == "pmap" else mesh, PartitionSpec())
     spread = functools.partial(_spread, how, mesh, check_vma)
 
-    def many(ts, data, indices, axis_name=None):
-        def body(ts, index):
-            return step.apply(ts, take(data, index), axis_name)
+    def many(ts, rows, batch_of, axis_name):
+        def body(ts, row):
+            return step.apply(ts, batch_of(row), axis_name)
 
-        if not unroll and len(indices) > 1:
-            return lax.scan(body, ts, indices)
+        k = len(jax.tree.leaves(rows)[0])
+        if not unroll and k > 1:
+            return lax.scan(body, ts, rows)
         seen = []
-        for index in indices:
-            ts, one = body(ts, index)
+        for i in range(k):
+            ts, one = body(ts, jax.tree.map(lambda x, i=i: x[i], rows))
             seen.append(one)
         return ts, jax.tree.map(lambda *rows: jnp.stack(rows), *seen)
+
+    def steps(ts, data, indices, axis_name=None):
+        return many(ts, indices, functools.partial(take, data), axis_name)
+
+    def stream(ts, batches, axis_name=None):
+        return many(ts, batches, lambda batch: batch, axis_name)
+
+    def share(n, read):
+        if how == "pmap":
+            return read(np.arange(n))
+        split = NamedSharding(mesh, PartitionSpec(None, AXIS))
+        mine = filter(None, split.addressable_devices_indices_map((1, n)).values())
+        rows = np.unique(np.concatenate([np.arange(n)[row] for _, row in mine]))
+        return jax.tree.map(
+            lambda x: jax.make_array_from_process_local_data(split, x, (len(x), n, *x.shape[2:])),
+            read(rows),
+        )
 
     one = spread(step.apply, (None, 0), donate=(0,))
     return Run(
@@ -121,7 +145,9 @@ def parallelize(
         init=jax.jit(step.init, out_shardings=replicated),
         place=jax.jit(lambda pytree: pytree, out_shardings=replicated),
         step=lambda ts, batch: one(ts, complete(batch)),
-        steps=spread(many, (None, None, 1), donate=(0,)),
+        steps=spread(steps, (None, None, 1), donate=(0,)),
+        stream=spread(stream, (None, 1), donate=(0,)),
+        share=share,
         spread=spread,
         put=lambda pytree: _global(pytree, replicated),
     )

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -90,6 +91,8 @@ def make_step(
     tx: optax.GradientTransformation,
     *,
     augment: Callable[[jax.Array, Any], Any] | None = None,
+    mix: Callable[[jax.Array, Any, jax.Array], tuple[Any, jax.Array]] | None = None,
+    penalty: Callable[[PyTree], jax.Array] | None = None,
     freeze: Any = None,
     accumulate: int = 1,
     precision: str = "float32",
@@ -109,6 +112,12 @@ def make_step(
         loss: `f(outputs, targets) -> (batch,)`, one value per example.
         tx: an optax transformation, such as those of `jaxtrain.optim`.
         augment: `f(key, image) -> image` for one example; its key depends on (key, step, example).
+        mix: `f(key, images, labels) -> images, labels` for the whole batch, of all devices, after
+            `augment`, such as `augment.mixup`. Labels are probabilities, (batch, classes): classes
+            are made one-hot before, as many as the network has outputs. Padding takes part: let it
+            hold copies of real examples, as `fit` does.
+        penalty: `f(params) -> scalar`, added to the loss, such as `penalties.l2(1e-4)`. In the
+            metrics it stands beside the loss, which is without it.
         freeze: rule for the params that stay as they are: a glob on the '/'-joined path, a tuple of
             globs, or `f(path, leaf) -> bool`. Their gradients are not computed.
         accumulate: the number of parts that the batch is computed in, one after another, to save
@@ -123,7 +132,8 @@ def make_step(
 
     Returns:
         A Step; its metrics are sum-and-count records over all devices: `loss`, `accuracy` (where
-        targets are class numbers), `grad_norm`, and `learning_rate` where the optimizer has one.
+        targets are class numbers, with `mix` those of the largest share), `grad_norm`, `penalty`
+        where there is one, and `learning_rate` where the optimizer has one.
 
     Example:
         >>> from jaxtrain import losses, models
@@ -156,6 +166,9 @@ def make_step(
         check_averages_stand_last(opt_state)
         return TrainState(zero, params, state, opt_state, key, counters)
 
+    def penalized(frozen, free):
+        return _scalar(penalty, join(frozen, free))
+
     def apply(ts: TrainState, batch: Batch, axis_name: str | None = None):
         def psum(x):
             return x if axis_name is None else lax.psum(x, axis_name)
@@ -164,6 +177,8 @@ def make_step(
             ctx = _context(ts, "augment", batch, axis_name)
             image = jax.vmap(augment)(ctx.keys(batch["mask"].shape[0]), batch["image"])
             batch = {**batch, "image": image}
+        if mix is not None:
+            batch = {**batch, **_mixed(mix, compute, ts, batch, axis_name)}
         count = psum(batch["mask"].sum())
         frozen, free = split(ts.params)
 
@@ -172,7 +187,7 @@ def make_step(
             outputs, state = compute.apply(join(frozen, free), state, part["image"], ctx)
             total = _masked_sum(loss(outputs, part["label"]), part["mask"])
             seen = {"loss": metrics.Mean(lax.stop_gradient(total), part["mask"].sum())}
-            seen |= _accuracy(outputs, part)
+            seen |= _accuracy(outputs, part, soft=mix is not None)
             return total / jnp.maximum(count, 1).astype(total.dtype), (state, seen)
 
         def scaled_loss(free, state, part):
@@ -187,15 +202,23 @@ def make_step(
             if accumulate > 1:
                 rule = "1 with an optimizer that evaluates the loss"
                 _check.fail("make_step", "accumulate", rule, accumulate)
-            return global_sum(lambda free: local_loss(free, ts.state, batch)[0], axis_name)(free)
+            data_loss = global_sum(lambda free: local_loss(free, ts.state, batch)[0], axis_name)
+            return data_loss(free) + (0 if penalty is None else penalized(frozen, free))
 
         # Differentiate the local sum over the global count, then sum: never through a collective.
-        at = _compat.to_varying(optim.grad_params(free, ts.opt_state), axis_name)
+        here = optim.grad_params(free, ts.opt_state)
+        at = _compat.to_varying(here, axis_name)
         state, (grads, seen) = _accumulate(gradient, ts.state, batch, accumulate)
         grads, seen = psum((grads, seen))
         if precision == "float16":  # elsewhere the scale is 1: spare a pass over all gradients
             grads = jax.tree.map(lambda g: g / ts.guard.scale.astype(g.dtype), grads)
-        extra = {"value": seen["loss"].value, "grad": grads, "value_fn": value_fn}
+        value = seen["loss"].value
+        if penalty is not None:  # once, not on each device
+            added, slope = jax.value_and_grad(functools.partial(penalized, frozen))(here)
+            grads = jax.tree.map(jnp.add, grads, slope)
+            value = value + added
+            seen["penalty"] = metrics.Mean(added, jnp.ones_like(added))
+        extra = {"value": value, "grad": grads, "value_fn": value_fn}
         if observe is not None:
             ctx = net_context(ts, batch, axis_name)
             extra |= observe(join(frozen, at), ts.state, batch, ctx)
@@ -284,9 +307,37 @@ def _masked_sum(losses, mask):
     return jnp.where(mask > 0, losses, 0).sum()
 
 
-def _accuracy(outputs, part):
+def _mixed(mix, net, ts, batch, axis_name):
+    """Mixes the batch of all devices together and returns this device's part."""
+    image, label = batch["image"], batch["label"]
+    if not hasattr(label, "dtype"):
+        rule = "an array of classes or of probabilities where there is mix"
+        _check.fail("make_step", "label", rule, jax.tree.structure(label))
+    if jnp.issubdtype(label.dtype, jnp.integer):
+        outputs, _ = jax.eval_shape(net.apply, ts.params, ts.state, image, nn.EVAL)
+        label = jax.nn.one_hot(label, outputs.shape[-1])
+    key = _context(ts, "mix", batch, axis_name).key
+    if axis_name is None:
+        image, label = mix(key, image, label)
+    else:
+        whole = lax.all_gather((image, label), axis_name, tiled=True)
+        n = len(label)
+        start = lax.axis_index(axis_name) * n
+        part = functools.partial(lax.dynamic_slice_in_dim, start_index=start, slice_size=n)
+        image, label = jax.tree.map(part, mix(key, *whole))
+    return {"image": image, "label": label}
+
+
+def _scalar(penalty, params):
+    value = penalty(params)
+    if jnp.shape(value) != ():
+        _check.fail("make_step", "penalty", "a function to a scalar", jnp.shape(value))
+    return value
+
+
+def _accuracy(outputs, part, *, soft):
     labels = part["label"]
-    if not (hasattr(labels, "dtype") and jnp.issubdtype(labels.dtype, jnp.integer)):
+    if not soft and not (hasattr(labels, "dtype") and jnp.issubdtype(labels.dtype, jnp.integer)):
         return {}
     return {"accuracy": metrics.accuracy(lax.stop_gradient(outputs), labels, part["mask"])}
 
