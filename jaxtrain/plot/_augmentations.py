@@ -1,0 +1,107 @@
+"""What an augmentation does to images, and a mixture to their labels."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxtrain import _check
+from jaxtrain.data import ArrayDataset
+
+
+def augmentations(
+    dataset: ArrayDataset,
+    augment: Callable | Mapping[str, Callable] | None = None,
+    *,
+    mix: Callable | None = None,
+    names: Sequence[str] | None = None,
+    examples: int = 4,
+    samples: int = 7,
+    seed: int = 0,
+    high: float | None = None,
+) -> Any:
+    """Draws images as they are and, beside them, as a training step would see them.
+
+    Args:
+        dataset: images (n, height, width, 1 or 3), or a part of a data set, such as `train[:4]`.
+        augment: `f(key, image) -> image`, as in `train.make_step`; or several by name, to compare:
+            then there is a row for each, of the same image.
+        mix: `f(key, images, labels) -> images, labels`, as in `train.make_step`; it mixes the
+            images that are shown with each other.
+        names: of the classes; None shows their numbers.
+        examples: rows, >= 1: the first images of the data set.
+        samples: columns beside that of the images as they are, >= 1, each with a key of its own.
+        seed: of the keys.
+        high: what is drawn white; None means 255 for integers and 1 for floats.
+
+    Returns:
+        A matplotlib Figure. Titles say the label: its class, or the shares of those that were
+        mixed.
+
+    Raises:
+        ConfigError: If the images are not drawable or there are no class labels to mix.
+
+    Example:
+        >>> from jaxtrain import data
+        >>> digits, _ = data.digits()
+        >>> figure = augmentations(digits, lambda key, image: image[:, ::-1], high=16)
+        >>> len(figure.axes)
+        32
+    """
+    from matplotlib.figure import Figure
+
+    for argument, number in (("examples", examples), ("samples", samples)):
+        _check.integer("augmentations", argument, number)
+    rows: dict[str, Callable | None]
+    if isinstance(augment, Mapping):
+        rows, numbers = dict(augment), [0] * len(augment)
+    else:
+        numbers = list(range(min(examples, len(dataset))))
+        rows = {str(i): augment for i in numbers}
+    shown = dataset[np.array(numbers)]
+    image, label = shown.image, shown.label
+    if getattr(image, "ndim", 0) != 4 or image.shape[-1] not in (1, 3):
+        rule = "images (n, height, width, 1 or 3)"
+        _check.fail("augmentations", "dataset", rule, jax.tree.map(np.shape, image))
+    if dataset.classes is not None:
+        label = np.eye(dataset.classes, dtype=np.float32)[label]
+    elif mix is not None:
+        _check.fail("augmentations", "dataset", "one with classes, to mix", None)
+
+    key = jax.random.key(seed)
+    columns = [(image, label)]
+    for sample in range(samples):
+        k = jax.random.fold_in(key, sample)
+        keys = [jax.random.fold_in(k, row) for row in range(len(rows))]
+        seen = [
+            f(key, x) if f is not None else x
+            for f, key, x in zip(rows.values(), keys, image, strict=True)
+        ]
+        column = np.stack(jax.device_get(seen)), label
+        columns.append(jax.device_get(mix(k, *column)) if mix is not None else column)
+
+    figure = Figure(figsize=(1.3 * len(columns), 1.5 * len(rows)), layout="constrained")
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for j, (images, labels) in enumerate(columns):
+        for axes, x, y in zip(grid[:, j], images, labels, strict=True):
+            white = high or (255 if np.issubdtype(x.dtype, np.integer) else 1)
+            x = np.clip(np.asarray(x, np.float32) / white, 0, 1)
+            axes.imshow(x[..., 0] if x.shape[-1] == 1 else x, cmap="gray", vmin=0, vmax=1)
+            axes.set_title(_said(y, dataset.classes, names), fontsize=8)
+            axes.set(xticks=[], yticks=[])
+    if isinstance(augment, Mapping):
+        for axes, name in zip(grid[:, 0], rows, strict=True):
+            axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
+    return figure
+
+
+def _said(label: np.ndarray, classes: int | None, names: Sequence[str] | None) -> str:
+    """Returns a label as text: "3", or "0.6 cat + 0.4 dog"."""
+    if classes is None:
+        return np.array2string(np.asarray(label), precision=2)
+    share = {i: float(label[i]) for i in np.argsort(-label, kind="stable") if label[i] > 0.005}
+    said = {i: str(i) if names is None else names[i] for i in share}
+    if len(share) == 1:
+        return next(iter(said.values()))
+    return " + ".join(f"{share[i]:.2f} {said[i]}" for i in share)

@@ -1,0 +1,61 @@
+"""The grid of augmented images: which image stands where, and what the titles say."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from jaxtrain import augment, plot  # noqa: E402
+from jaxtrain.data import ArrayDataset  # noqa: E402
+from jaxtrain.errors import ConfigError  # noqa: E402
+
+IMAGES = np.arange(5, dtype=np.uint8)[:, None, None, None] * np.full((1, 4, 4, 1), 50, np.uint8)
+DATASET = ArrayDataset(IMAGES, np.arange(5) % 3, classes=3)
+
+
+def pixels(axes):
+    return np.asarray(axes.get_images()[0].get_array())
+
+
+def test_each_image_stands_beside_its_augmentations():
+    def add(key, image):
+        return image + jax.random.randint(key, (), 1, 6, jnp.uint8)
+
+    figure = plot.augmentations(DATASET, add, examples=3, samples=4, high=250)
+    grid = np.array(figure.axes).reshape(3, 5)
+    levels = np.array([[pixels(axes).mean() * 250 for axes in row] for row in grid])
+    np.testing.assert_allclose(levels[:, 0], [0, 50, 100], atol=1e-4)
+    added = levels[:, 1:] - levels[:, :1]
+    assert added.min() > 0.9 and added.max() < 5.1 and len(np.unique(added.round())) > 2
+    assert [axes.get_title() for axes in grid[:, 2]] == ["0", "1", "2"]
+
+
+def test_titles_say_the_shares_of_a_mixture():
+    def mix(key, images, labels):
+        return images, 0.75 * labels + 0.25 * labels[::-1]
+
+    names = ["cat", "dog", "cow"]
+    figure = plot.augmentations(DATASET, mix=mix, names=names, examples=3, samples=1)
+    titles = [axes.get_title() for axes in figure.axes]
+    assert titles == ["cat", "0.75 cat + 0.25 cow", "dog", "dog", "cow", "0.75 cow + 0.25 cat"]
+
+
+def test_several_augmentations_are_rows_by_name():
+    by_name = {"none": lambda key, x: x, "shift": functools.partial(augment.random_crop, padding=1)}
+    color = ArrayDataset(np.ones((2, 4, 4, 3), np.float32), np.array([0.5, 1.5]))
+    figure = plot.augmentations(color, by_name, samples=2)
+    assert [figure.axes[i].get_ylabel() for i in (0, 3)] == ["none", "shift"]
+    assert {axes.get_title() for axes in figure.axes} == {"0.5"}
+
+
+def test_what_cannot_be_drawn_is_refused():
+    with pytest.raises(ConfigError, match=r"dataset must be images .*got \(4, 2\)"):
+        plot.augmentations(ArrayDataset(np.ones((5, 2)), np.ones(5)))
+    with pytest.raises(ConfigError, match="one with classes, to mix"):
+        plot.augmentations(ArrayDataset(IMAGES, np.ones(5)), mix=lambda key, x, y: (x, y))
+    with pytest.raises(ConfigError, match="samples must be an int >= 1"):
+        plot.augmentations(DATASET, samples=0)
