@@ -1,6 +1,10 @@
 """Data sets in host memory, the order of their examples, and preprocessing as fit/apply pairs."""
 
+from . import min_max as min_max
+from . import pca as pca
+from . import robust as robust
 from . import standardize as standardize
+from . import whiten as whiten
 from ._dataset import ArrayDataset as ArrayDataset
 from ._dataset import split as split
 from ._digits import digits as digits
