@@ -26,21 +26,27 @@ def blocks(where: str, x: Any) -> Iterator[np.ndarray]:
     n, shape = 0, None
     for block in x() if callable(x) else _cut(np.asarray(x)):
         block = np.asarray(block)
-        real = any(jnp.issubdtype(block.dtype, t) for t in (np.bool_, np.integer, np.floating))
-        if not real:
+        if not is_real(block.dtype):
             _fail(where, "of bool, integer or float type", str(block.dtype))
         if shape not in (None, block.shape[1:]):
             _fail(where, f"of examples of one shape, {shape}", block.shape[1:])
         bad = np.argwhere(~np.isfinite(block))
         if len(bad):
             i, *entry = map(int, bad[0])
-            _fail(where, "finite", {(n + i, *entry): block[(i, *entry)].item()}, "as {index: value}")
+            _fail(
+                where, "finite", {(n + i, *entry): block[(i, *entry)].item()}, "as {index: value}"
+            )
         n, shape = n + len(block), block.shape[1:]
         if block.size:
             yield block
     if n == 0 or 0 in shape:
         fix = "its function must return a new iterator at each call" if callable(x) else ""
         _fail(where, "an array with at least one example", (n, *(shape or ())), fix)
+
+
+def is_real(dtype: Any) -> bool:
+    """Returns whether it is a bool, integer or float type, bfloat16 and the like among them."""
+    return any(jnp.issubdtype(dtype, kind) for kind in (np.bool_, np.integer, np.floating))
 
 
 def _fail(where, rule, value, fix=""):

@@ -20,9 +20,7 @@ class Stats(NamedTuple):
     range: Any
 
 
-def fit(
-    x: Any, *, per: str = "feature", quantiles: tuple[float, float] = (0.25, 0.75)
-) -> Stats:
+def fit(x: Any, *, per: str = "feature", quantiles: tuple[float, float] = (0.25, 0.75)) -> Stats:
     """Finds median and interquartile range of a training set, by sorting.
 
         median = q(1/2),   range = q(b) - q(a), 1 where that is 0

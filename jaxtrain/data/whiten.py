@@ -80,7 +80,9 @@ def fit(
     else:
         matrix, inverse, shape = matrix @ u, inverse @ u, [example * 2] * 2
     dtype = stats_dtype(first("whiten.fit", x))
-    return Stats(*(a.astype(dtype) for a in (mean, matrix.reshape(shape[0]), inverse.reshape(shape[1]))))
+    return Stats(
+        *(a.astype(dtype) for a in (mean, matrix.reshape(shape[0]), inverse.reshape(shape[1])))
+    )
 
 
 def apply(stats: Stats, x: Any) -> Any:
