@@ -29,11 +29,13 @@ def fit(x: Any, *, components: int | float | None = None, ddof: int = 1) -> Stat
         C = (1/(n - ddof)) sum_i (x_i - mean) (x_i - mean)^T = U diag(variance) U^T
 
     The components are the columns of U with the largest variances, in descending order, each with
-    the sign that makes its largest entry positive. share is their part of the sum of all.
+    the sign that makes its largest entry positive. share is their part of the sum of all. The
+    examples are reduced to a triangle R, block by block, whose singular value decomposition gives
+    U and the variances: C, which would square the condition number, is never formed.
 
     Args:
         x: Examples, (n, ...), flattened to d features; or a function that returns an iterator over
-            such arrays, as for `standardize.fit`: only C, (d, d), is held in memory.
+            such arrays, as for `standardize.fit`: of them only R, (min(n, d), d), is in memory.
         components: Their number k, an int in [1, min(n, d)]; or a float in [0, 1), a share of the
             variance, and k the least number that keeps more. None keeps min(n, d).
         ddof: 1 divides by n - 1, as scikit-learn does, 0 by n. The components are the same.
@@ -93,24 +95,27 @@ def invert(stats: Stats, x: Any) -> Any:
 def eigen(where: str, x: Any, components: int | float | None, ddof: int) -> tuple[np.ndarray, ...]:
     """Returns mean, k components, their variances and the share of each in the sum of all."""
     _check.choice(where, "ddof", ddof, (0, 1))
-    mean = average(where, x, lambda x: x, (0,))
-    d, n, scatter = mean.size, 0, np.float64(0)
+    origin = first(where, x)[:1].astype(np.float64)  # so that a constant's mean is exact
+    mean = origin + average(where, x, lambda x: x - origin, (0,))
+    n = 0
+    r: Any = np.zeros((0, mean.size))
     for block in blocks(where, x):
-        centred = (block.astype(np.float64) - mean).reshape(-1, d)
-        scatter = scatter + centred.T @ centred
+        centred = (block.astype(np.float64) - mean).reshape(len(block), -1)
+        r = np.linalg.qr(np.concatenate([r, centred]), mode="r")
         n += len(block)
     if n <= ddof:
         _check.fail(where, "x", f"more than {ddof} example", n, "ddof=0 divides by n", DataError)
-    variance, u = np.linalg.eigh(scatter / (n - ddof))
-    variance, u = np.maximum(variance[::-1], 0), u.T[::-1]
+    _, s, u = np.linalg.svd(r, full_matrices=False)
     u = u * np.sign(np.take_along_axis(u, abs(u).argmax(1)[:, None], 1))
+    variance = s**2 / (n - ddof)
     share = variance / (variance.sum() or 1)
-    k = _number(where, components, share, min(n, d))
+    k = _number(where, components, share)
     return mean, u[:k].reshape(k, *mean.shape[1:]), variance[:k], share[:k]
 
 
-def _number(where, components, share, most):
-    """Returns the number of components that are kept, of at most `most`."""
+def _number(where, components, share):
+    """Returns the number of components that are kept."""
+    most = len(share)
     if components is None:
         return most
     k = _check.whole(components)

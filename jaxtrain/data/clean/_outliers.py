@@ -73,7 +73,7 @@ def outliers(x: Any, *, method: str = "z", threshold: float | None = None) -> Re
         >>> print(outliers(heights, method="mad"))
         1 of 7 examples: largest 0.6745 |x - median| / MAD above 3.5
         example  feature  value  score
-              6        0   2.51   7.324
+              6        0   2.51   10.25
 
     References:
         B. Iglewicz, D. Hoaglin, How to Detect and Handle Outliers, 1993 (mad, 3.5).
@@ -146,9 +146,11 @@ def mahalanobis(x: Any, *, level: float = 0.001, robust: bool = False, ddof: int
         ImportError: If robust and scikit-learn is not installed.
 
     Example:
-        >>> x = np.random.default_rng(0).normal(size=(100, 1)) + np.array([[0.0, 0.1]])
-        >>> mahalanobis(x + np.random.default_rng(1).normal(size=(100, 2))).indices
-        array([], dtype=int64)
+        >>> height = np.linspace(1.55, 1.95, 30)
+        >>> weight = 24 * height**2 + 6 * np.cos(9 * np.arange(30))
+        >>> height[20], weight[20] = 1.82, 24.0
+        >>> mahalanobis(np.stack([height, weight], 1)).indices
+        array([20])
 
     References:
         P. Mahalanobis, On the Generalized Distance in Statistics, 1936.
