@@ -107,6 +107,7 @@ def eigen(where: str, x: Any, components: int | float | None, ddof: int) -> tupl
         _check.fail(where, "x", f"more than {ddof} example", n, "ddof=0 divides by n", DataError)
     _, s, u = np.linalg.svd(r, full_matrices=False)
     u = u * np.sign(np.take_along_axis(u, abs(u).argmax(1)[:, None], 1))
+    s[s <= max(n, mean.size) * np.finfo(s.dtype).eps * s[0]] = 0  # rounding
     variance = s**2 / (n - ddof)
     share = variance / (variance.sum() or 1)
     k = _number(where, components, share)

@@ -1,4 +1,4 @@
-"""Writes sklearn_data.npz: preprocessing, cleaning and folds (scikit-learn 1.9, scipy 1.17, float64).
+"""Writes sklearn_data.npz: preprocessing, cleaning and folds (scikit-learn 1.9, scipy 1.17).
 
 Run as `python tests/vectors/make_sklearn_data.py` where scikit-learn is installed.
 """
@@ -54,7 +54,7 @@ def vectors():
 
     other = x[:25] * [1, 1.5, 1, 1, 1] + [0, 0, 0, 0, 90]
     out["other"] = other
-    out["ks"] = [stats.ks_2samp(u, v)[:2] for u, v in zip(x.T, other.T)]
+    out["ks"] = [stats.ks_2samp(u, v)[:2] for u, v in zip(x.T, other.T, strict=True)]
     counts = np.array([np.bincount(label, minlength=4), [3, 9, 20, 1]])
     out["chi-square"] = stats.chi2_contingency(counts, correction=False)[:2]
     p = np.array(out["ks"])[:, 1]
