@@ -119,6 +119,16 @@ def test_a_stream_is_fitted_as_the_whole(module, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, module.fit(file), whole)
 
 
+def test_pca_of_much_data_is_that_of_little(monkeypatch):
+    little = data.pca.fit(X), data.whiten.fit(X[:, :2], form="zca", eps=0)
+    monkeypatch.setattr(data.pca, "HELD", 0)
+    much = data.pca.fit(X), data.whiten.fit(X[:, :2], form="zca", eps=0)
+    for a, b in zip(little[0] + little[1], much[0] + much[1], strict=True):
+        close(a, b, 1e-8)  # the square of a condition number of 1e4, times 1e-16
+    x = np.arange(20.0)[:, None] * [1, 2] + [0, 1e6 * np.pi]
+    assert not data.pca.fit(x).variance[1]  # what rounding leaves
+
+
 def test_variances_far_from_zero_are_those_of_the_deviations():
     x = 1e8 + np.arange(3.0)[:, None] * [1, -1]  # squares would cancel all digits
     close(data.pca.fit(x).variance, [2, 0])
