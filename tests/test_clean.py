@@ -56,6 +56,12 @@ def test_scores_equal_scipy_s(method):
     np.testing.assert_allclose(report.scores, VECTORS[method], rtol=1e-10)
 
 
+def test_z_scores_by_the_other_deviation():
+    z = abs(ODD - ODD.mean(0)) / ODD.std(0, ddof=1)
+    report = clean.outliers(ODD, threshold=2 * (72 / 71) ** 0.5)
+    assert report.indices.tolist() == np.flatnonzero(z.max(1) > 2).tolist() != []
+
+
 @pytest.mark.fast
 def test_interquartile_flags_equal_scipy_s():
     report = clean.outliers(ODD, method="iqr")
