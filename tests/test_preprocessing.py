@@ -127,11 +127,34 @@ def test_a_stream_is_fitted_as_the_whole(module, tmp_path):
 def test_pca_of_much_data_is_that_of_little(monkeypatch):
     little = data.pca.fit(X), data.whiten.fit(X[:, :2], form="zca", eps=0)
     monkeypatch.setattr(data.pca, "HELD", 0)
-    much = data.pca.fit(X), data.whiten.fit(X[:, :2], form="zca", eps=0)
+    much = data.pca.fit(lambda: iter(np.split(X, 3))), data.whiten.fit(X[:, :2], form="zca", eps=0)
     for a, b in zip(little[0] + little[1], much[0] + much[1], strict=True):
         close(a, b, 1e-8)  # the square of a condition number of 1e4, times 1e-16
     x = np.arange(20.0)[:, None] * [1, 2] + [0, 1e6 * np.pi]
     assert not data.pca.fit(x).variance[1]  # what rounding leaves
+
+
+def test_the_mean_of_a_constant_is_exact():
+    x = np.random.default_rng(2).normal(0, 1e-9, (1000, 2))
+    x[:, 0] = 1e6 * np.pi
+    assert x[:, 0].mean() != x[0, 0]  # what would look like a variance
+    np.testing.assert_array_equal(data.whiten.apply(data.whiten.fit(x, eps=0), x)[:, 1], 0)
+
+
+def test_a_share_is_exceeded():
+    x = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+    assert data.pca.fit(x).share.tolist() == [0.5, 0.5]
+    assert len(data.pca.fit(x, components=0.5).share) == 2
+    assert len(data.pca.fit(x, components=0.49).share) == 1
+
+
+def test_products_have_the_precision_of_their_type():
+    stats = data.pca.fit(IMAGES)
+    for f in (
+        lambda x: data.pca.apply(stats, x),
+        lambda x: data.pca.invert(stats, x.reshape(-1, 12)),
+    ):
+        assert "Precision.HIGHEST" in str(jax.make_jaxpr(f)(jnp.asarray(IMAGES, jnp.float32)))
 
 
 def test_variances_far_from_zero_are_those_of_the_deviations():

@@ -171,8 +171,7 @@ def mahalanobis(x: Any, *, level: float = 0.001, robust: bool = False, ddof: int
     if n <= d:
         _check.fail(where, "x", f"of more examples than features, {d}", n, error=DataError)
     # Distances do not depend on the units; what counts as no variance should not either.
-    z = x - x[0]
-    z = z / np.where(np.ptp(z, 0) > 0, z.std(0), 1)
+    z = x / np.where(np.ptp(x, 0) > 0, x.std(0), 1)
     stats = whiten.fit(z, eps=0.0, ddof=ddof)
     rank = stats.matrix.any(1).sum()
     scores = _robust(x) if robust else (whiten.apply(stats, z) ** 2).sum(1)
