@@ -229,11 +229,22 @@ SCHEDULES = {
 }
 
 CLASSES, VALUES = np.array([0, 2, 1, 2], np.int32), np.ones((4, 3), np.float32)
+BITS, WEIGHTS = np.eye(4, 3, dtype=bool), np.ones(4, np.float32)
 
 # With the targets that fit outputs of shape (4, 3).
 LOSSES = {
     "softmax_cross_entropy": (losses.softmax_cross_entropy, CLASSES),
+    "hinge": (losses.hinge, CLASSES),
+    "focal": (losses.focal, CLASSES),
+    "sigmoid_cross_entropy": (losses.sigmoid_cross_entropy, BITS),
+    "sigmoid_focal": (losses.sigmoid_focal, BITS),
+    "binary_hinge": (losses.binary_hinge, BITS),
     "squared_error": (losses.squared_error, VALUES),
+    "absolute_error": (losses.absolute_error, VALUES),
+    "huber": (losses.huber, VALUES),
+    "minkowski": (losses.minkowski, VALUES),
+    "class_weighted": (losses.class_weighted(losses.hinge, [1.0, 2.0, 0.5]), CLASSES),
+    "sample_weighted": (losses.sample_weighted(losses.hinge), (CLASSES, WEIGHTS)),
 }
 
 METRICS = {
@@ -288,6 +299,6 @@ OTHERS = {
     models: {"from_torch"},
     schedules: {"check_robbins_monro"},
     initializers: {"gain", "lecture", "orthonormal", "torch_default"},
-    losses: {"at_class", "check_labels"},
+    losses: {"at_class", "check_labels", "class_weights"},
     metrics: {"ratio"},
 }
