@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from jax.extend.random import define_prng_impl
 
-from jaxtrain import augment, data, losses, metrics, models, nn, optim, schedules
+from jaxtrain import augment, data, losses, metrics, models, nn, optim, penalties, schedules
 from jaxtrain.nn import initializers
 
 
@@ -172,6 +172,7 @@ TRANSFORMATIONS = {
     "weight_decay, scheduled": optim.weight_decay(schedules.cosine(0.1, steps=10), rule="a*"),
     "l2": optim.l2(0.1, scale="sum"),
     "proximal_l1": optim.proximal_l1(optim.adam(0.1), 0.1),
+    "max_norm": optim.max_norm(1.0),
     "clip_by_global_norm": optim.clip_by_global_norm(1.0, eps=1e-6),
     "clip_by_value": optim.clip_by_value(1.0),
     "clip_per_parameter": optim.clip_per_parameter(1.0),
@@ -245,6 +246,12 @@ LOSSES = {
     "minkowski": (losses.minkowski, VALUES),
     "class_weighted": (losses.class_weighted(losses.hinge, [1.0, 2.0, 0.5]), CLASSES),
     "sample_weighted": (losses.sample_weighted(losses.hinge), (CLASSES, WEIGHTS)),
+}
+
+PENALTIES = {
+    "l2": penalties.l2(0.1),
+    "l1": penalties.l1(0.1),
+    "elastic_net": penalties.elastic_net(l1=0.1, l2=0.2),
 }
 
 METRICS = {
