@@ -282,6 +282,16 @@ INITIALIZERS = {
 
 PREPROCESSINGS = {"standardize": data.standardize}
 
+# Of n examples and a seed.
+GENERATORS = {
+    "polynomial": data.synthetic.polynomial,
+    "projectile": data.synthetic.projectile,
+    "spirals": data.synthetic.spirals,
+    "ill_conditioned_regression": data.synthetic.ill_conditioned_regression,
+    "signals": data.synthetic.signals,
+    "teacher": data.synthetic.teacher,
+}
+
 AUGMENTATIONS = {
     "random_crop": functools.partial(augment.random_crop, padding=1),
     "random_affine": functools.partial(augment.random_affine, distortion=0.2, shift=1),
@@ -308,4 +318,5 @@ OTHERS = {
     initializers: {"gain", "lecture", "orthonormal", "torch_default"},
     losses: {"at_class", "check_labels", "class_weights"},
     metrics: {"ratio"},
+    data.synthetic: {"powers", "random_features", "three_examples"},
 }

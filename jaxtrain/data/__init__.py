@@ -1,6 +1,7 @@
 """Data sets in host memory, the order of their examples, and preprocessing as fit/apply pairs."""
 
 from . import standardize as standardize
+from . import synthetic as synthetic
 from ._cifar import cifar10 as cifar10
 from ._cifar import cifar100 as cifar100
 from ._csv import Table as Table
