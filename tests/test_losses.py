@@ -4,6 +4,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxtrain import _compat, losses
@@ -212,13 +213,49 @@ def test_hinge_has_three_forms():
             np.testing.assert_allclose(found.mean(), hinge_loss(y, f), rtol=1e-6)
 
 
-def test_hinge_max_equals_optax():
-    import optax
+OPTAX = {
+    "smoothing": (
+        lambda z: CE(z, jnp.asarray(C), smoothing=0.125),
+        lambda z, optax: optax.softmax_cross_entropy(
+            z, optax.smooth_labels(jax.nn.one_hot(C, 4, dtype=z.dtype), 0.125)
+        ),
+    ),
+    "sigmoid": (
+        lambda z: losses.sigmoid_cross_entropy(z, jnp.asarray(BITS)),
+        lambda z, optax: optax.sigmoid_binary_cross_entropy(z, BITS.astype(z.dtype)).mean(1),
+    ),
+    "focal": (
+        lambda z: losses.sigmoid_focal(z, jnp.asarray(BITS)),
+        lambda z, optax: optax.sigmoid_focal_loss(z, BITS.astype(z.dtype), alpha=0.25).mean(1),
+    ),
+    "hinge": (
+        lambda z: losses.binary_hinge(z, jnp.asarray(BITS)),
+        lambda z, optax: optax.hinge_loss(z, (2 * BITS - 1).astype(z.dtype)).mean(1),
+    ),
+    "hinge, max": (
+        lambda z: losses.hinge(z, jnp.asarray(C), form="max"),
+        lambda z, optax: optax.multiclass_hinge_loss(z, jnp.asarray(C)),
+    ),
+    "huber": (
+        lambda z: losses.huber(z, jnp.asarray(V), delta=2.0),
+        lambda z, optax: optax.huber_loss(z, jnp.asarray(V, z.dtype), delta=2.0).mean(1),
+    ),
+    "squared": (
+        lambda z: losses.squared_error(z, jnp.asarray(V)) / 2,
+        lambda z, optax: optax.l2_loss(z, jnp.asarray(V, z.dtype)).mean(1),
+    ),
+}
 
-    f, y = jnp.asarray(VECTORS["logits"][:5], np.float32), jnp.asarray(C[:5])
-    np.testing.assert_allclose(
-        losses.hinge(f, y, form="max"), optax.losses.multiclass_hinge_loss(f, y), rtol=1e-6
-    )
+
+@pytest.mark.parametrize("name", OPTAX)
+def test_equals_optax(name):
+    ours, theirs = OPTAX[name]
+    z = jnp.asarray(VECTORS["logits"][:5], np.float32)
+    z = jnp.concatenate([z, jnp.zeros((6, 4))])
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        expected = theirs(z, optax.losses)
+    # Roundings of numbers below 16, and of those that are compared.
+    np.testing.assert_allclose(ours(z), expected, rtol=2e-6, atol=2e-6)
 
 
 @pytest.mark.fast
