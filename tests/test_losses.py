@@ -79,8 +79,10 @@ def test_batch_as_large_as_classes_takes_classes():
 
 
 def test_labels_that_are_no_class_give_nan():
-    loss = CE(jnp.zeros((3, 2)), jnp.array([-1, 2, 1]))
-    np.testing.assert_array_equal(jnp.isnan(loss), [True, True, False])
+    forms = [functools.partial(losses.hinge, form=form) for form in ("sum", "mean", "max")]
+    for f in (CE, losses.focal, *forms):
+        loss = f(jnp.zeros((3, 2)), jnp.array([-1, 2, 1]))
+        np.testing.assert_array_equal(jnp.isnan(loss), [True, True, False])
 
 
 def test_excluded_classes_may_have_logits_of_minus_infinity():
@@ -306,10 +308,9 @@ def test_an_ignored_label_has_neither_loss_nor_gradient():
         np.testing.assert_array_equal(jnp.isnan(loss(z, y)), [False, False, True, False])
         gradient = jax.grad(lambda z: loss(z, y).sum())(z)  # noqa: B023
         assert loss(z, y)[1] == 0 and not gradient[1].any()
-    with pytest.raises(ConfigError, match="ignore_index must be None where labels are prob"):
-        CE(z, z, ignore_index=1)
-    with pytest.raises(TypeError, match="ignore_index must be an int or None, got 1.0"):
-        CE(z, y, ignore_index=1.0)
+    for labels, bad in ((z, 1), (y, 1.0)):
+        with pytest.raises(ConfigError, match="ignore_index must be None, or with integer labels"):
+            CE(z, labels, ignore_index=bad)
 
 
 @pytest.mark.fast

@@ -5,6 +5,8 @@ import hashlib
 import http.client
 import http.server
 import io
+import pathlib
+import re
 import subprocess
 import sys
 import tarfile
@@ -15,6 +17,7 @@ import urllib.request
 import numpy as np
 import pytest
 
+import jaxtrain
 from jaxtrain import data
 from jaxtrain.data import _cifar, _fetch, _mnist
 from jaxtrain.errors import ConfigError, DataError
@@ -371,7 +374,7 @@ def test_csv_reads_numbers_and_classes(tmp_path):
     numbers = data.csv(write(path, "\ufeff1;2\n3;4\n"), label=0, header=False, delimiter=";")
     assert numbers.columns == ["1"] and numbers.classes is None
     assert numbers.dataset.image.tolist() == [[2], [4]]
-    assert numbers.dataset.label.tolist() == [1, 3] and numbers.dataset.classes is None
+    assert numbers.dataset.label.tolist() == [[1], [3]] and numbers.dataset.classes is None
     digits = data.csv(write(path, "x,y\n1,10\n2,9\n"), label="y", classes=True)
     assert digits.classes == ["9", "10"]
 
@@ -468,6 +471,12 @@ def test_broken_images_are_refused_by_name(pillow, tmp_path, monkeypatch):
         data.image_folder(tmp_path, size=4)
     with pytest.raises(ConfigError, match="image_folder: size must be an int >= 1, got 0"):
         data.image_folder(tmp_path, size=(4, 0))
+
+
+def test_nothing_unpickles():
+    for path in pathlib.Path(jaxtrain.__file__).parent.rglob("*.py"):
+        text = path.read_text()
+        assert not re.search(r"import (pickle|shelve|joblib|dill)|allow_pickle=True", text), path
 
 
 def test_importing_data_brings_in_no_optional_package():

@@ -125,14 +125,13 @@ def _contents(where, directory, source) -> dict[str, bytes]:
                 _fail(where, folder, "", f"a folder of {', '.join(paths)}", f"no {missing[0]}")
             return {name: path.read_bytes() for name, path in paths.items()}
     archive = directory if directory.is_file() else directory / source.archive
-    pickled = {source.archive.replace("binary", "python"), source.pickled, "data_batch_1"}
+    pickled = (source.archive.replace("binary", "python"), source.pickled, "data_batch_1")
     if not archive.exists() or archive.name in pickled:
-        beside = [name for name in pickled if (directory / name).exists()]
-        if directory.name in pickled or beside:
-            rule = "of the binary version, not of the one for Python, whose pickles can run code"
-            fix = f"get {HOME}{source.archive}"
-            found = [directory.name] if directory.name in pickled else beside
-            _check.fail(where, str(directory), rule, found[0], fix, DataError)
+        for name in pickled:
+            if directory.name == name or (directory / name).exists():
+                rule = "the binary version, not that for Python, whose pickles can run code"
+                fix = f"get {HOME}{source.archive}"
+                _check.fail(where, str(directory), rule, name, fix, DataError)
         urls, fix = [HOME + source.archive], f"put {source.archive} there"
         fetch(where, urls, archive, sha256=source.sha256, size=source.size, fix=fix)
     bytes_in_all = (source.labels + PIXELS) * sum(source.images.values())

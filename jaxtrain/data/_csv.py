@@ -48,7 +48,7 @@ def csv(
 
     Returns:
         A Table: `dataset`, with images (n, features) in float32, or float64 under x64, and labels
-        (n,), float or int32; `columns` and `classes`, lists of names.
+        likewise, (n, 1), or classes, (n,) int32; `columns` and `classes`, lists of names.
 
     Raises:
         DataError: If a row is shorter or longer than the first, a cell is not a finite number, a
@@ -94,7 +94,7 @@ def csv(
     if classes is False:
         pairs = zip(lines, labels, strict=True)
         y = np.array([_number(path, line, target, cell) for line, cell in pairs])
-        return Table(ArrayDataset(image, y), columns, None)
+        return Table(ArrayDataset(image, y[:, None]), columns, None)
     names = _sorted(labels) if classes is True else list(classes)
     number_of = {name: i for i, name in enumerate(names)}
     for line, cell in zip(lines, labels, strict=True):
