@@ -262,6 +262,16 @@ METRICS = {
     "rmse": (metrics.rmse, VALUES),
 }
 
+# Of n examples and a seed.
+GENERATORS = {
+    "polynomial": data.synthetic.polynomial,
+    "projectile": data.synthetic.projectile,
+    "spirals": data.synthetic.spirals,
+    "ill_conditioned_regression": data.synthetic.ill_conditioned_regression,
+    "signals": data.synthetic.signals,
+    "teacher": data.synthetic.teacher,
+}
+
 # With the variance of a kernel of 3 * 3 * 40 inputs and 3 * 3 * 50 outputs.
 INITIALIZERS = {
     "zeros": (initializers.zeros, 0),
@@ -281,16 +291,6 @@ INITIALIZERS = {
 }
 
 PREPROCESSINGS = {"standardize": data.standardize}
-
-# Of n examples and a seed.
-GENERATORS = {
-    "polynomial": data.synthetic.polynomial,
-    "projectile": data.synthetic.projectile,
-    "spirals": data.synthetic.spirals,
-    "ill_conditioned_regression": data.synthetic.ill_conditioned_regression,
-    "signals": data.synthetic.signals,
-    "teacher": data.synthetic.teacher,
-}
 
 AUGMENTATIONS = {
     "random_crop": functools.partial(augment.random_crop, padding=1),

@@ -1,7 +1,4 @@
-"""Data sets in host memory, from files and from seeds, the order of their examples, preprocessing.
-
-A preprocessing is a module with `fit(x) -> stats` and `apply(stats, x) -> x`.
-"""
+"""Data sets in host memory, the order of their examples, and preprocessing as fit/apply pairs."""
 
 from . import standardize as standardize
 from . import synthetic as synthetic
