@@ -1,11 +1,18 @@
+import functools
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from jaxtrain import losses
-from jaxtrain.errors import ConfigError
+from jaxtrain import _compat, losses
+from jaxtrain.errors import ConfigError, DataError
 
+FOLDER = pathlib.Path(__file__).parent / "vectors"
+VECTORS = dict(np.load(FOLDER / "torch_losses.npz"))
+SKLEARN = dict(np.load(FOLDER / "sklearn_losses.npz"))
 CE = losses.softmax_cross_entropy
 
 
@@ -74,8 +81,10 @@ def test_batch_as_large_as_classes_takes_classes():
 
 
 def test_labels_that_are_no_class_give_nan():
-    loss = CE(jnp.zeros((3, 2)), jnp.array([-1, 2, 1]))
-    np.testing.assert_array_equal(jnp.isnan(loss), [True, True, False])
+    forms = [functools.partial(losses.hinge, form=form) for form in ("sum", "mean", "max")]
+    for f in (CE, losses.focal, *forms):
+        loss = f(jnp.zeros((3, 2)), jnp.array([-1, 2, 1]))
+        np.testing.assert_array_equal(jnp.isnan(loss), [True, True, False])
 
 
 def test_excluded_classes_may_have_logits_of_minus_infinity():
@@ -133,3 +142,237 @@ def test_squared_error_is_the_mean_per_example():
 def test_squared_error_refuses_to_broadcast():
     with pytest.raises(ConfigError, match=r"targets must be of the shape of the outputs, \(4, 1\)"):
         losses.squared_error(jnp.zeros((4, 1)), jnp.zeros(4))
+
+
+C, Q, BITS = VECTORS["classes"], VECTORS["probabilities"], VECTORS["bits"]
+V, W = VECTORS["targets"], VECTORS["weights"]
+
+
+with_options = functools.partial
+CASES = {
+    "softmax_cross_entropy": (CE, C),
+    "softmax_cross_entropy, smoothing": (with_options(CE, smoothing=0.125), C),
+    "softmax_cross_entropy, ignore_index": (with_options(CE, ignore_index=1), C),
+    "softmax_cross_entropy, probabilities": (CE, Q),
+    "class_weighted": (losses.class_weighted(CE, W), C),
+    "hinge, mean": (with_options(losses.hinge, form="mean"), C),
+    "sigmoid_cross_entropy": (losses.sigmoid_cross_entropy, BITS),
+    "sigmoid_cross_entropy, probabilities": (losses.sigmoid_cross_entropy, Q),
+    "binary_hinge": (losses.binary_hinge, BITS),
+    "focal": (losses.focal, C),
+    "focal, 0.5": (with_options(losses.focal, gamma=0.5), C),
+    "sigmoid_focal": (losses.sigmoid_focal, BITS),
+    "sigmoid_focal, no alpha": (with_options(losses.sigmoid_focal, gamma=1.5, alpha=None), BITS),
+    "squared_error": (losses.squared_error, V),
+    "absolute_error": (losses.absolute_error, V),
+    "huber": (losses.huber, V),
+    "huber, 2": (with_options(losses.huber, delta=2.0), V),
+    "minkowski": (losses.minkowski, V),
+}
+
+
+@functools.cache
+def values_and_gradients(dtype):
+    """Of all cases, in one program."""
+
+    def swapped(loss, targets, z):
+        return loss(z, targets)
+
+    def all_of(z):
+        found = {}
+        for name, (loss, targets) in CASES.items():
+            if targets.dtype == np.float64:
+                targets = targets.astype(z.dtype)
+            value, pull = jax.vjp(functools.partial(swapped, loss, jnp.asarray(targets)), z)
+            found[name] = value, *pull(jnp.ones_like(value))
+        return found
+
+    with _compat.enable_x64(dtype == "float64"):
+        return jax.device_get(jax.jit(all_of)(jnp.asarray(VECTORS["logits"], dtype)))
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("name", CASES)
+def test_equals_torch(name, dtype):
+    """At logits of +-1e4, +-1e-30, 0 and equal ones too."""
+    value, gradient = values_and_gradients(dtype)[name]
+    narrow, wide = jnp.dtype(dtype), np.promote_types(jnp.dtype(dtype), np.float32)
+    assert value.dtype == wide and gradient.dtype == narrow
+    # Two dozen roundings of numbers below 8 or of those that are compared, and the last one of a
+    # gradient in bfloat16.
+    eps, last = float(jnp.finfo(wide).eps), float(jnp.finfo(narrow).eps)
+    np.testing.assert_allclose(value, VECTORS[name], rtol=12 * eps, atol=96 * eps)
+    expected = VECTORS[f"{name}, gradient"]
+    np.testing.assert_allclose(gradient.astype(wide), expected, rtol=12 * last, atol=96 * eps)
+
+
+def test_smooth_l1_is_huber_divided_by_delta():
+    z = jnp.asarray(VECTORS["logits"], np.float32)
+    found = losses.huber(z, jnp.asarray(V), delta=2.0) / 2
+    np.testing.assert_allclose(found, VECTORS["smooth_l1, 2"], rtol=2e-6)
+
+
+@pytest.mark.fast
+def test_hinge_has_three_forms():
+    # The scores of a cat, a car and a frog in CS231n.
+    f, y = SKLEARN["scores"], np.arange(3)
+    m = np.maximum(0, f - f[np.arange(3), y][:, None] + 1)
+    m[np.arange(3), y] = 0
+    expected = {"sum": [2.9, 0, 12.9], "mean": m.sum(1) / 3, "max": SKLEARN["hinge"]}
+    for form, values in expected.items():
+        found = losses.hinge(jnp.asarray(f, np.float32), jnp.asarray(y), form=form)
+        # Three roundings of numbers below 8.
+        np.testing.assert_allclose(found, values, atol=1.5e-6, rtol=0)
+
+
+OPTAX = {
+    "smoothing": (
+        lambda z: CE(z, jnp.asarray(C), smoothing=0.125),
+        lambda z, optax: optax.softmax_cross_entropy(
+            z, optax.smooth_labels(jax.nn.one_hot(C, 4, dtype=z.dtype), 0.125)
+        ),
+    ),
+    "sigmoid": (
+        lambda z: losses.sigmoid_cross_entropy(z, jnp.asarray(BITS)),
+        lambda z, optax: optax.sigmoid_binary_cross_entropy(z, BITS.astype(z.dtype)).mean(1),
+    ),
+    "focal": (
+        lambda z: losses.sigmoid_focal(z, jnp.asarray(BITS)),
+        lambda z, optax: optax.sigmoid_focal_loss(z, BITS.astype(z.dtype), alpha=0.25).mean(1),
+    ),
+    "hinge": (
+        lambda z: losses.binary_hinge(z, jnp.asarray(BITS)),
+        lambda z, optax: optax.hinge_loss(z, (2 * BITS - 1).astype(z.dtype)).mean(1),
+    ),
+    "hinge, max": (
+        lambda z: losses.hinge(z, jnp.asarray(C), form="max"),
+        lambda z, optax: optax.multiclass_hinge_loss(z, jnp.asarray(C)),
+    ),
+    "huber": (
+        lambda z: losses.huber(z, jnp.asarray(V), delta=2.0),
+        lambda z, optax: optax.huber_loss(z, jnp.asarray(V, z.dtype), delta=2.0).mean(1),
+    ),
+    "squared": (
+        lambda z: losses.squared_error(z, jnp.asarray(V)) / 2,
+        lambda z, optax: optax.l2_loss(z, jnp.asarray(V, z.dtype)).mean(1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTAX)
+def test_equals_optax(name):
+    ours, theirs = OPTAX[name]
+    z = jnp.asarray(VECTORS["logits"][:5], np.float32)
+    z = jnp.concatenate([z, jnp.zeros((6, 4))])
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        expected = theirs(z, optax.losses)
+    # Roundings of numbers below 16, and of those that are compared.
+    np.testing.assert_allclose(ours(z), expected, rtol=2e-6, atol=2e-6)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("loss", [losses.absolute_error, losses.minkowski, losses.huber])
+def test_errors_of_zero_have_no_gradient(loss):
+    for options in [{"p": 1.0}, {"p": 1.5}] if loss is losses.minkowski else [{}]:
+        slope = jax.grad(lambda y: loss(y, jnp.zeros(1), **options).sum())  # noqa: B023
+        assert slope(jnp.zeros(1)) == 0
+        assert slope(jnp.full(1, 3.0)) == -slope(jnp.full(1, -3.0)) > 0
+
+
+def test_minkowski_lies_between_the_absolute_and_the_squared_error():
+    y, v = jnp.asarray(VECTORS["logits"], np.float32), jnp.asarray(V, np.float32)
+    for p, loss in ((1, losses.absolute_error), (2, losses.squared_error)):
+        np.testing.assert_allclose(losses.minkowski(y, v, p=p), loss(y, v), rtol=1e-6)
+    traced = jax.vmap(lambda p: losses.minkowski(y, v, p=p))(jnp.array([1.0, 1.5]))
+    np.testing.assert_allclose(traced[1], losses.minkowski(y, v), rtol=1e-6)
+
+
+def test_focal_is_the_cross_entropy_at_gamma_zero():
+    z = jnp.asarray(VECTORS["logits"], np.float32)
+    for soft in (jnp.asarray(C), jnp.asarray(Q, np.float32)):
+        value, pull = jax.vjp(lambda z: losses.focal(z, soft, gamma=0), z)  # noqa: B023
+        expected, pull_expected = jax.vjp(lambda z: CE(z, soft), z)  # noqa: B023
+        np.testing.assert_array_equal(value, expected)
+        np.testing.assert_allclose(pull(value), pull_expected(value), rtol=1e-6, atol=1e-6)
+    found = losses.sigmoid_focal(z, jnp.asarray(BITS), gamma=0, alpha=None)
+    expected = losses.sigmoid_cross_entropy(z, jnp.asarray(BITS))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.fast
+def test_bits_may_be_bools_integers_and_floats():
+    z = jnp.array([[1.0, -2.0], [0.5, 3.0]])
+    q = np.array([[1, 0], [0, 1]])
+    for loss in (losses.sigmoid_cross_entropy, losses.sigmoid_focal, losses.binary_hinge):
+        kinds = [loss(z, jnp.asarray(q, dtype)) for dtype in (bool, np.uint8, np.float32)]
+        np.testing.assert_array_equal(kinds[0], kinds[1])
+        np.testing.assert_array_equal(kinds[0], kinds[2])
+        bad = loss(z, jnp.array([[1, 0], [-1, 2]]))
+        np.testing.assert_array_equal(jnp.isnan(bad), [False, True])
+
+
+def test_an_ignored_label_has_neither_loss_nor_gradient():
+    z, y = jnp.zeros((4, 3)), jnp.array([0, -100, -1, 2])
+    for weigh in (lambda f: f, lambda f: losses.class_weighted(f, [1.0, 2.0, 4.0])):
+        loss = weigh(functools.partial(CE, ignore_index=-100, smoothing=0.1))
+        np.testing.assert_array_equal(jnp.isnan(loss(z, y)), [False, False, True, False])
+        gradient = jax.grad(lambda z: loss(z, y).sum())(z)  # noqa: B023
+        assert loss(z, y)[1] == 0 and not gradient[1].any()
+    for labels, bad in ((z, 1), (y, 1.0)):
+        with pytest.raises(ConfigError, match="ignore_index must be None, or with integer labels"):
+            CE(z, labels, ignore_index=bad)
+
+
+@pytest.mark.fast
+def test_class_weights_are_those_of_sklearn():
+    y = SKLEARN["labels"]
+    w = losses.class_weights(y)
+    np.testing.assert_allclose(w, SKLEARN["class_weights"], rtol=1e-15)
+    # With these the mean over the examples is torch's, the mean over the weights: they add up to n.
+    np.testing.assert_allclose(w[y].mean(), 1, rtol=1e-15)
+    for bad, classes in ((y[:70], 2), (y, 2), (y - 1, None), (y[:0], None), (y / 2, None)):
+        with pytest.raises(DataError, match="class_weights: labels must be"):
+            losses.class_weights(bad, classes=classes)
+
+
+def test_torchs_weighted_mean_divides_by_the_weights():
+    z, y = jnp.asarray(VECTORS["logits"][:5], np.float32), C[:5]
+    loss = losses.class_weighted(CE, W / W[y].mean())(z, jnp.asarray(y))
+    np.testing.assert_allclose(loss.mean(), VECTORS["class_weighted, torch's mean"], rtol=1e-6)
+
+
+def test_weights_that_do_not_fit_are_refused():
+    with pytest.raises(ConfigError, match="class_weighted: weights must be one number for each of"):
+        losses.class_weighted(CE, [1.0, 2.0])(jnp.zeros((4, 3)), jnp.arange(4))
+    for bad in ([-1.0, 1.0], [np.nan, 1.0], 2.0):
+        with pytest.raises(ConfigError, match="class_weighted: weights must be a vector"):
+            losses.class_weighted(CE, bad)
+    with pytest.raises(TypeError, match="labels must be integer, got 'float32'"):
+        losses.class_weighted(CE, [1.0, 2.0])(jnp.zeros((4, 2)), jnp.zeros((4, 2)))
+    with pytest.raises(ConfigError, match=r"weights must be of shape \(4,\), got \(4, 1\)"):
+        losses.sample_weighted(CE)(jnp.zeros((4, 2)), (jnp.zeros(4, int), jnp.ones((4, 1))))
+    with pytest.raises(TypeError, match="loss must be a function"):
+        losses.sample_weighted(None)
+
+
+@pytest.mark.fast
+def test_other_losses_refuse_wrong_kinds():
+    z = jnp.zeros((4, 3))
+    with pytest.raises(TypeError, match="hinge: labels must be integer, .* give classes, such as"):
+        losses.hinge(z, z)
+    with pytest.raises(ConfigError, match=r"labels must be of the shape .* softmax"):
+        losses.sigmoid_cross_entropy(z, jnp.arange(4))
+    with pytest.raises(ConfigError, match="targets must be of the shape of the outputs"):
+        losses.huber(z, jnp.zeros(4))
+    for call in (
+        lambda: losses.hinge(z, jnp.arange(4), form="weston"),
+        lambda: losses.hinge(z, jnp.arange(4), margin=0),
+        lambda: losses.huber(z, z, delta=0.0),
+        lambda: losses.minkowski(z, z, p=0.5),
+        lambda: losses.focal(z, jnp.arange(4), gamma=-1),
+        lambda: losses.sigmoid_focal(z, z, alpha=1.5),
+        lambda: losses.binary_hinge(z, z, margin=-1.0),
+    ):
+        with pytest.raises(ConfigError, match="must be"):
+            call()
