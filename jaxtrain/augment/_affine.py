@@ -115,21 +115,21 @@ def random_affine(
         (4, 4, 1)
     """
     _check.nonnegative("random_affine", "degrees", degrees)
-    scale = _image.interval("random_affine", "scale", scale)
-    stretch = _image.interval("random_affine", "stretch", stretch)
     _check.nonnegative("random_affine", "shear", shear)
     _check.fraction("random_affine", "distortion", distortion)
     _check.nonnegative("random_affine", "shift", shift)
+    least_s, most_s = _image.interval("random_affine", "scale", scale)
+    least_q, most_q = _image.interval("random_affine", "stretch", stretch)
     image = _image.checked("random_affine", image)
     dtype = _image.widened(image).dtype
     k_e, k_t, k_rest = jax.random.split(key, 3)
-    e = jax.random.uniform(k_e, (2, 2), dtype, -distortion, distortion)
-    t = jax.random.uniform(k_t, (2,), dtype, -shift, shift)
+    e = jax.random.uniform(k_e, (2, 2), dtype, -1, 1) * jnp.asarray(distortion, dtype)
+    t = jax.random.uniform(k_t, (2,), dtype, -1, 1) * jnp.asarray(shift, dtype)
     u = jax.random.uniform(k_rest, (4,), dtype)
-    a = degrees * (2 * u[0] - 1)
-    s = scale[0] + (scale[1] - scale[0]) * u[1]
-    q = stretch[0] * (stretch[1] / stretch[0]) ** u[2]
-    h = shear * (2 * u[3] - 1)
+    a = (2 * u[0] - 1) * jnp.asarray(degrees, dtype)
+    h = (2 * u[1] - 1) * jnp.asarray(shear, dtype)
+    s = _between(least_s, most_s, u[2])
+    q = jnp.exp(_between(jnp.log(least_q), jnp.log(most_q), u[3]))
     stretched = jnp.diag(jnp.sqrt(jnp.array([q, 1 / q])))
     sheared = jnp.eye(2, dtype=dtype).at[1, 0].set(h)
     matrix = _matmul(_rotation(a), _matmul(stretched, sheared)) / s + e
@@ -259,6 +259,11 @@ def random_shear(
 
 def _rotation(degrees):
     return jnp.array([[_cos(degrees), _cos(degrees - 90)], [-_cos(degrees - 90), _cos(degrees)]])
+
+
+def _between(low, high, u):
+    low, high = jnp.asarray(low, u.dtype), jnp.asarray(high, u.dtype)
+    return low + (high - low) * u
 
 
 def _cos(degrees):
