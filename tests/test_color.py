@@ -197,11 +197,17 @@ def test_blur_has_the_radius_asked_for_and_is_nothing_at_zero():
         (lambda x: augment.saturation(x[..., :2], 1.0), "of 3 channels, red, green and blue, or 1"),
         (lambda x: augment.hue(x[..., :1], 0.1), "hue: image must be of shape (height, width, 3)"),
         (lambda x: augment.color_jitter(key(0), x, hue=0.6), "hue must be a number in [0, 0.5]"),
-        (lambda x: augment.pca_lighting(key(0), x[..., :1]), "those of the 1 channels of the image"),
-        (lambda x: augment.random_blur(key(0), x, sigma=(0.0, 1.0)), "sigma must be a finite number"),
+        (
+            lambda x: augment.pca_lighting(key(0), x[..., :1]),
+            "those of the 1 channels of the image",
+        ),
+        (
+            lambda x: augment.random_blur(key(0), x, sigma=(0.0, 1.0)),
+            "sigma must be a finite number",
+        ),
         (lambda x: augment.gaussian_blur(x, 1.0, radius=-1), "radius must be an int >= 0, got -1"),
     ],
-)  # fmt: skip
+)
 def test_refuses(call, message):
     with pytest.raises(ConfigError) as error:
         call(jnp.ones((4, 4, 3)))

@@ -155,15 +155,30 @@ def test_random_resized_crop_of_an_image_that_no_box_fits():
     [
         (lambda x: augment.flip(x, axis="up"), "flip: axis must be one of"),
         (lambda x: augment.random_flip(key(0), x, probability=1.5), "a number in [0, 1], got 1.5"),
-        (lambda x: augment.crop(x, (3, 0), (2, 2)), "crop: top + shape must be at most the image's"),
-        (lambda x: augment.center_crop(x, (2, 6)), "center_crop: shape must be at most the image's"),
-        (lambda x: augment.random_crop(key(0), x, padding=-1), "random_crop: padding must be an int"),
-        (lambda x: augment.random_crop(key(0), x, padding=0, size=(5, 4)), "size must be at most the"),
+        (
+            lambda x: augment.crop(x, (3, 0), (2, 2)),
+            "crop: top + shape must be at most the image's",
+        ),
+        (
+            lambda x: augment.center_crop(x, (2, 6)),
+            "center_crop: shape must be at most the image's",
+        ),
+        (
+            lambda x: augment.random_crop(key(0), x, padding=-1),
+            "random_crop: padding must be an int",
+        ),
+        (
+            lambda x: augment.random_crop(key(0), x, padding=0, size=(5, 4)),
+            "size must be at most the",
+        ),
         (lambda x: augment.random_crop(key(0), x, padding=1, mode="wrap"), "mode must be one of"),
         (lambda x: augment.resize(x, (0, 4)), "resize: shape must be an int >= 1, got 0"),
-        (lambda x: augment.random_resized_crop(key(0), x, size=300), "size must be at most the least"),
+        (
+            lambda x: augment.random_resized_crop(key(0), x, size=300),
+            "size must be at most the least",
+        ),
     ],
-)  # fmt: skip
+)
 def test_refuses(call, message):
     with pytest.raises(ConfigError) as error:
         call(jnp.ones((4, 4, 3)))

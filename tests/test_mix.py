@@ -1,7 +1,5 @@
 """Mixing the examples of a batch."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -181,7 +181,7 @@ def _beta(key, alpha, shape):
     """Numbers from Beta(alpha, alpha), 1 for alpha = 0."""
     alpha = jnp.asarray(alpha, np.float32)
     positive = jnp.where(alpha > 0, alpha, 1)
-    return jnp.where(alpha > 0, jax.random.beta(key, positive, positive, shape), 1)
+    return jnp.where(alpha > 0, jax.random.beta(key, positive, positive, shape, np.float32), 1)
 
 
 def _blended(a, b, lam):
