@@ -3,6 +3,8 @@
 import io
 import pathlib
 
+import catalogue
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -321,6 +323,18 @@ def test_a_report_can_be_read_and_seen(name):
     threshold = figure.axes[0].lines[2].get_ydata()
     np.testing.assert_array_equal(threshold, [report.threshold] * 2)
     np.testing.assert_array_equal(figure.axes[0].lines[1].get_xdata(), report.indices)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", catalogue.CHECKS)
+def test_checks_read_any_type_and_change_nothing(name):
+    x = np.random.default_rng(4).integers(0, 256, (20, 2, 2, 1), np.uint8)
+    for dtype in ("uint8", "float32", jnp.bfloat16):
+        examples = x.astype(dtype)
+        report = catalogue.CHECKS[name](examples)
+        np.testing.assert_array_equal(examples, x.astype(dtype))
+        assert len(report.scores) == len(report.names) == (20 if report.of == "examples" else 4)
+        assert not np.isnan(report.scores).any() and str(report)
 
 
 def test_a_long_report_is_cut():

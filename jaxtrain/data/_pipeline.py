@@ -126,9 +126,9 @@ def prepare(
 
 def _refuse_leaks(train, held_out):
     dtype = np.result_type(train, *held_out)
-    place = {digest: i for i, digest in enumerate(digests(train.astype(dtype)))}
+    place = {digest: i for i, digest in enumerate(digests(train.astype(dtype, copy=False)))}
     for k, images in enumerate(held_out):
-        found = digests(images.astype(dtype))
+        found = digests(images.astype(dtype, copy=False))
         shared = {i: place[digest] for i, digest in enumerate(found) if digest in place}
         if shared:
             some = dict(list(shared.items())[:5])

@@ -1,7 +1,6 @@
 """Principal components: decorrelated coordinates, the few with the largest variance.
 
-A preprocessing is a pair of functions, `fit(x) -> stats` and `apply(stats, x) -> x`, here with
-the inverse.
+The functions are those of `standardize`.
 """
 
 from typing import Any, NamedTuple

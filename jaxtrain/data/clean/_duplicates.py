@@ -8,6 +8,7 @@ import numpy as np
 from jaxtrain import _check
 from jaxtrain.errors import DataError
 
+from .._blocks import is_real
 from ._report import Report
 from ._table import finite, read
 
@@ -19,7 +20,7 @@ def digests(x: np.ndarray) -> list[bytes]:
     if x.dtype == object:
         rows = (repr(row.tolist()).encode() for row in x)
     else:
-        if np.issubdtype(x.dtype, np.floating):
+        if is_real(x.dtype):
             x = x + x.dtype.type(0)  # -0 is 0
         rows = (row.tobytes() for row in x)
     return [hashlib.blake2b(row, digest_size=16).digest() for row in rows]
@@ -106,7 +107,7 @@ def near_duplicates(x: Any, threshold: float) -> Report:
     """Finds examples within a Euclidean distance of an earlier one.
 
     All pairs are compared, 2,048 by 2,048 examples at a time: 60,000 images of 784 pixels take
-    some minutes on two cores, and no more memory than they do themselves.
+    some minutes on two cores, and hardly more memory than they do in float64.
 
     Args:
         x: Examples, an array (n, ...) or a frame of numbers.

@@ -67,7 +67,9 @@ class Report:
         number, found = np.arange(len(self.scores)), self.indices
         finite = self.scores[np.isfinite(self.scores)]
         # What is infinite is drawn at the edge.
-        scores = np.clip(self.scores, finite.min(initial=0), finite.max(initial=self.threshold))
+        scores = np.clip(
+            self.scores, finite.min(initial=0), finite.max(initial=1.2 * self.threshold)
+        )
         axes.plot(number, scores, ".", color="0.6", markersize=3)
         axes.plot(found, scores[found], "o", color="C3", markersize=4)
         axes.axhline(self.threshold, color="C3", linewidth=1, linestyle="--")
