@@ -84,5 +84,13 @@ class Report:
         return figure
 
 
+def ranked(scores: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Returns where `found` is True, the largest scores first."""
+    (found,) = np.nonzero(found)
+    return found[np.argsort(-scores[found], kind="stable")]
+
+
 def _text(value):
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)
