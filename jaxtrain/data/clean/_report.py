@@ -66,18 +66,18 @@ class Report:
         axes = figure.subplots()
         number, found = np.arange(len(self.scores)), self.indices
         finite = self.scores[np.isfinite(self.scores)]
-        # What is infinite is drawn at the edge.
-        scores = np.clip(
-            self.scores, finite.min(initial=0), finite.max(initial=1.2 * self.threshold)
-        )
+        # What is infinite, or 0 on a logarithmic axis, is drawn at the edge.
+        top = finite.max(initial=1.2 * self.threshold)
+        scores = np.clip(self.scores, finite.min(initial=0), top)
+        ratio = scores[found] / (self.threshold or np.inf)
+        if ratio.max(initial=1) > 30 or self.threshold and ratio.min(initial=1) < 1 / 30:
+            scores = np.maximum(scores, 1e-12 * self.threshold)
+            axes.set_yscale("log")
         axes.plot(number, scores, ".", color="0.6", markersize=3)
         axes.plot(found, scores[found], "o", color="C3", markersize=4)
         axes.axhline(self.threshold, color="C3", linewidth=1, linestyle="--")
         for i in found if len(found) <= 12 else ():
             axes.annotate(str(self.names[i]), (i, scores[i]), (3, 3), textcoords="offset points")
-        ratios = scores[found] / (self.threshold or 1)
-        if self.threshold > 0 and len(found) and (ratios.max() > 30 or ratios.min() < 1 / 30):
-            axes.set_yscale("log")
         axes.set(xlabel=self.of.removesuffix("s"), ylabel=self.meaning)
         axes.set_title(f"{len(found)} of {len(scores)} {self.of} reported")
         axes.grid(alpha=0.3)
