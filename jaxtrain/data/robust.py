@@ -1,6 +1,6 @@
 """Robust scaling: median 0 and interquartile range 1, which outliers do not move.
 
-The functions are those of `standardize`.
+The functions are those of `standardize`, and so `nn.standardize(*stats)` is a layer that applies.
 """
 
 import math
