@@ -134,6 +134,6 @@ def _refuse_leaks(train, held_out):
         shared = {i: place[digest] for i, digest in enumerate(found) if digest in place}
         if shared:
             some = dict(list(shared.items())[:5])
-            fix = f"the first of {len(shared)}, as {{index: index in train}}; leave them out, or allow_duplicates=True"
+            fix = f"the first of {len(shared)}, as {{index: index in train}}; allow_duplicates=True"
             rule = "without the images of the training set"
             _check.fail("prepare", f"held_out[{k}]", rule, some, fix, DataError)
