@@ -299,6 +299,17 @@ PREPROCESSINGS = {
 }
 
 # The name before a comma is the function's. Here all keep the shape of an image of 8 x 7 x 3.
+# Of functions of the examples, which 20 of shape (2, 2, 1) are enough for.
+CHECKS = {
+    "compare": lambda x: data.clean.compare(x, x[:8]),
+    "duplicates": data.clean.duplicates,
+    "label_noise": lambda x: data.clean.label_noise(np.full((len(x), 2), 0.5), np.arange(20) % 2),
+    "mahalanobis": data.clean.mahalanobis,
+    "near_duplicates": functools.partial(data.clean.near_duplicates, threshold=1.0),
+    "nulls": data.clean.nulls,
+    "outliers": functools.partial(data.clean.outliers, method="mad"),
+}
+
 AUGMENTATIONS = {
     "random_crop": functools.partial(augment.random_crop, padding=1),
     "random_crop, reflect": functools.partial(augment.random_crop, padding=2, mode="reflect"),

@@ -102,6 +102,7 @@ def public(module):
         (metrics, set(catalogue.METRICS)),
         (nn.initializers, set(catalogue.INITIALIZERS)),
         (augment, {name.split(",")[0] for name in IMAGES | catalogue.MIXINGS}),
+        (data.clean, set(catalogue.CHECKS)),
     ],
     ids=lambda value: value.__name__.split(".")[-1] if inspect.ismodule(value) else "",
 )
