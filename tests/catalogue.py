@@ -269,7 +269,7 @@ GENERATORS = {
     "spirals": data.synthetic.spirals,
     "ill_conditioned_regression": data.synthetic.ill_conditioned_regression,
     "signals": data.synthetic.signals,
-    "teacher": data.synthetic.teacher,
+    "linear_teacher": data.synthetic.linear_teacher,
 }
 
 # With the variance of a kernel of 3 * 3 * 40 inputs and 3 * 3 * 50 outputs.
@@ -389,4 +389,5 @@ OTHERS = {
         "random_resized_crop",  # another shape: test_geometry.py
         *("fit_lighting", "compose", "maybe"),
     },
+    data.synthetic: {"powers", "random_features", "mismatched_scales"},
 }
