@@ -151,7 +151,7 @@ def test_lighting_adds_colors_of_the_covariance_and_none_on_average():
     y = drawn(augment.pca_lighting, x, n, eigenvalues=lam, eigenvectors=p) - 0.5
     np.testing.assert_allclose(y[:, :, 0], y[:, :, 1], rtol=0, atol=1e-7)  # one color for all
     a = y[:, 0, 0] @ p / lam
-    assert stats.kstest(a.ravel(), "norm", (0, 0.1)).pvalue > 1e-3
+    assert stats.kstest(a.ravel(), stats.norm(0, 0.1).cdf).pvalue > 1e-3
     # The means of n numbers of deviation 0.1; so is every correlation below 4 / sqrt(n).
     assert (np.abs(a.mean(0)) < 4 * 0.1 / np.sqrt(n)).all()
     assert (np.abs(np.corrcoef(a.T) - np.eye(3)) < 4 / np.sqrt(n)).all()
