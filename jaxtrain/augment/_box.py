@@ -1,11 +1,13 @@
 """Boxes of pixels: `first` (row, column) within and `last` (row, column) beyond, both (2,)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def inside(shape: tuple[int, int], first: jax.Array, last: jax.Array) -> jax.Array:
+def inside(shape: tuple[int, int], first: Any, last: Any) -> jax.Array:
     """Returns which pixels of an image are in a box, (rows, columns, 1)."""
 
     def between(i):

@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxtrain import _check
 from jaxtrain.augment import _image
+from jaxtrain.augment._box import inside
 from jaxtrain.augment._color import blend
 
 
@@ -91,9 +92,11 @@ def sharpen(image: Any, factor: ArrayLike, *, high: ArrayLike | None = None) -> 
     _check.nonnegative("sharpen", "factor", factor)
     image = _image.checked("sharpen", image)
     x = _image.widened(image)
-    rows = x[:-2] + x[1:-1] + x[2:]
+    p = jnp.pad(x, ((1, 1), (1, 1), (0, 0)))
+    rows = p[:-2] + p[1:-1] + p[2:]
     box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-    s = x.at[1:-1, 1:-1].set((box + 4 * x[1:-1, 1:-1]) / 13)
+    inner = inside(x.shape[:2], np.array([1, 1]), np.array(x.shape[:2]) - 1)
+    s = jnp.where(inner, (box + 4 * x) / 13, x)
     return blend(image, s, factor, high=high)
 
 
