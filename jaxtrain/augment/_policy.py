@@ -182,7 +182,7 @@ def apply(
         # The maximum changes nothing, but keeps a compiler from a fused product and sum, whose
         # single rounding could end at another level.
         z = other.astype(np.float32) + jnp.maximum(change, -1e9)
-        y = jnp.clip(z, 0, 255).astype(np.int32)
+        blended = jnp.clip(z, 0, 255).astype(np.int32)
     if names & TABLES:
         table = jnp.where(LEVELS < effect.threshold, LEVELS, 255 - LEVELS) & effect.mask
         table = jnp.broadcast_to(table, (channels, 256))
@@ -201,6 +201,8 @@ def apply(
         at = jnp.where(inside, i * width + j, 0)
         y = y.reshape(-1, channels).at[at].get(mode="promise_in_bounds")
         y = jnp.where(inside[..., None], y, fill[None, None])
+    if names & BLENDS:
+        y = jnp.where(effect.factor == 1, y, blended)
     if "cutout" in names:
         i, j = (place * np.array([height, width], np.float32)).astype(np.int32)
         near = [(at >= c - effect.size // 2) & (at < c + effect.size // 2)
@@ -218,9 +220,11 @@ def _gray(x):
 
 def _smooth(x):
     """Returns the mean over 3 x 3 pixels, the one in the middle taken 5 times; borders stay."""
-    rows = x[:-2] + x[1:-1] + x[2:]
-    inner = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * x[1:-1, 1:-1]
-    return x.at[1:-1, 1:-1].set((2 * inner + 13) // 26)
+    c = x.shape[2]
+    y = x.reshape(x.shape[0], -1)  # long rows make wide loops
+    rows = y[:-2] + y[1:-1] + y[2:]
+    inner = rows[:, : -2 * c] + rows[:, c:-c] + rows[:, 2 * c :] + 4 * y[1:-1, c:-c]
+    return y.at[1:-1, c:-c].set((2 * inner + 13) // 26).reshape(x.shape)
 
 
 def auto_augment(
@@ -392,24 +396,25 @@ def _augment(where, key, image, rows, *, one_row, ranges, fill, high):
     )
     p = np.where(idle, 0, np.array([[p for _, p, _ in row] for row in rows], np.float32))
 
-    u = jax.random.uniform(key, (layers, 5), np.float32)
-    i = (u[:, 0] * len(rows)).astype(np.int32)
-    sign = (u[:, 1] < 0.5).astype(np.int32)
-    x = levels = to_levels(where, image, high)
+    names = frozenset(row[i][0] for row, q in zip(rows, p) for i in range(layers) if q[i] > 0)
+    u = jax.random.uniform(key, (5, layers), np.float32)
+    i = (u[0, :1] if one_row else u[0]) * len(rows)  # to 2^-23 as likely, each row
+    at = i.astype(np.int32), np.arange(layers), (u[1] < 0.5).astype(np.int32)
+    applied = u[2] < jnp.asarray(p)[at[:2]]
+    chosen = jax.tree.map(
+        lambda a, b: jnp.where(applied.reshape(-1, *[1] * b.ndim), jnp.asarray(a)[at], b[None]),
+        effects,
+        identity,
+    )
     fill = to_levels(where, jnp.broadcast_to(jnp.asarray(fill, image.dtype), channels), high)
-    any_applied = False
-    for layer in range(layers):
-        row = i[0] if one_row else i[layer]
-        applied = u[layer, 2] < jnp.asarray(p)[row, layer]
-        chosen = jax.tree.map(
-            lambda a, b: jnp.where(applied, jnp.asarray(a)[row, layer, sign[layer]], b),
-            effects,
-            identity,
-        )
-        names = frozenset(r[layer][0] for r, q in zip(rows, p[:, layer]) if q > 0)
-        x = apply(chosen, names, x, fill, u[layer, 3:])
-        any_applied |= applied
-    return jnp.where(any_applied, from_levels(where, x, image, high), image)
+
+    # A loop, even of two, so that a layer's pixels are computed once: XLA would fuse them into each
+    # of their uses in the next layer, the nine neighbors of a pixel among these.
+    def layer(x, given):
+        return apply(given[0], names, x, fill, given[1]), None
+
+    x, _ = jax.lax.scan(layer, to_levels(where, image, high), (chosen, u[3:].T))
+    return jnp.where(applied.any(), from_levels(where, x, image, high), image)
 
 
 def _check_policy(policy):

@@ -160,8 +160,11 @@ def histogram(x: jax.Array) -> jax.Array:
 
 def look_up(table: jax.Array, x: jax.Array) -> jax.Array:
     """Returns table[c, x] for each channel c of x."""
+    # The product changes nothing, but a fusion ends there: XLA on CPU would otherwise compute an
+    # entry of the table anew for each pixel that looks it up.
+    table = jnp.matmul(table.reshape(-1, 16).astype(np.float32), np.eye(16, dtype=np.float32))
     at = x + 256 * np.arange(x.shape[-1], dtype=np.int32)[None, None]
-    return table.ravel().at[at].get(mode="promise_in_bounds")
+    return table.astype(np.int32).ravel().at[at].get(mode="promise_in_bounds")
 
 
 def equalizing(h: jax.Array) -> jax.Array:
@@ -170,19 +173,26 @@ def equalizing(h: jax.Array) -> jax.Array:
     m = jnp.max(jnp.where(h > 0, LEVELS[None], 0), axis=1, keepdims=True)
     s = (n - jnp.take_along_axis(h, m, axis=1)) // 255
     below = jnp.cumsum(h, axis=1) - h
-    return jnp.where(s > 0, jnp.minimum((s // 2 + below) // jnp.maximum(s, 1), 255), LEVELS[None])
+    y, _ = _divided(s // 2 + below, s)
+    return jnp.where(s > 0, jnp.minimum(y, 255), LEVELS[None])
 
 
 def stretching(a: jax.Array, b: jax.Array) -> jax.Array:
     """Returns the table that takes the levels [a, b] of each channel, (channels,), to [0, 255]."""
     a, d = a[:, None], jnp.maximum(b - a, 0)[:, None]
-    x = 255 * (LEVELS[None] - a)
-    y, rest = x // jnp.maximum(d, 1), x % jnp.maximum(d, 1)
+    y, rest = _divided(255 * (LEVELS[None] - a), d)
     error, gap = _float64()
     error = jnp.asarray(error)[d[:, 0]]
     error = error - jnp.take_along_axis(error, a, axis=1)
     short = (rest == 0) & (error < -jnp.asarray(gap)[jnp.clip(y, 0, 255)])
     return jnp.where(d > 0, jnp.clip(y - short.astype(np.int32), 0, 255), LEVELS[None])
+
+
+def _divided(n, d):
+    """Returns n // d and n % d for abs(n) < 2^24 and d > 0: floats are faster, for they are wide."""
+    y = jnp.floor(n.astype(np.float32) / jnp.maximum(d, 1).astype(np.float32)).astype(np.int32)
+    y = y - (n < y * d).astype(np.int32) + (n >= y * d + d).astype(np.int32)
+    return y, n - y * d
 
 
 @functools.cache
