@@ -24,6 +24,10 @@ from jaxtrain.augment._color import grayscale as grayscale
 from jaxtrain.augment._color import hue as hue
 from jaxtrain.augment._color import pca_lighting as pca_lighting
 from jaxtrain.augment._color import saturation as saturation
+from jaxtrain.augment._compose import compose as compose
+from jaxtrain.augment._compose import maybe as maybe
+from jaxtrain.augment._erase import cutout as cutout
+from jaxtrain.augment._erase import random_erasing as random_erasing
 from jaxtrain.augment._filter import gaussian_blur as gaussian_blur
 from jaxtrain.augment._filter import random_blur as random_blur
 from jaxtrain.augment._filter import sharpen as sharpen
@@ -37,9 +41,11 @@ from jaxtrain.augment._geometry import resize as resize
 from jaxtrain.augment._mix import cutmix as cutmix
 from jaxtrain.augment._mix import mix_same_class as mix_same_class
 from jaxtrain.augment._mix import mixup as mixup
+from jaxtrain.augment._noise import gaussian_noise as gaussian_noise
+from jaxtrain.augment._noise import salt_and_pepper as salt_and_pepper
 from jaxtrain.augment._policy import OPERATIONS as OPERATIONS
-from jaxtrain.augment._policy import WIDE as WIDE
 from jaxtrain.augment._policy import Ranges as Ranges
+from jaxtrain.augment._policy import WIDE as WIDE
 from jaxtrain.augment._policy import auto_augment as auto_augment
 from jaxtrain.augment._policy import rand_augment as rand_augment
 from jaxtrain.augment._policy import trivial_augment as trivial_augment

@@ -27,8 +27,9 @@ def gaussian_blur(image: Any, sigma: ArrayLike, *, radius: int | None = None) ->
         An image of the same shape and dtype, rounded where that is an integer.
 
     Example:
-        >>> gaussian_blur(jnp.array([[[0.0], [1.0], [0.0]]]), 0.5, radius=1).round(2).ravel()
-        Array([0.21, 0.79, 0.21], dtype=float32)
+        >>> image = jnp.array([[[0], [0], [100], [0], [0]]], jnp.uint8)
+        >>> gaussian_blur(image, 0.5).ravel()
+        Array([ 0, 11, 79, 11,  0], dtype=uint8)
     """
     _check.nonnegative("gaussian_blur", "sigma", sigma)
     if radius is not None:
