@@ -6,7 +6,7 @@ its levels by a table and moves its pixels, most of these by the identity. What 
 policy needs is left out of the program.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain import _check
+from jaxtrain.data._order import check_seed
 
 from ._image import checked
 from ._policies import POLICIES
@@ -57,6 +58,7 @@ class Ranges(NamedTuple):
     cutout: float = 60 / 331
 
 
+PAPER = Ranges()
 WIDE = Ranges(shear=0.99, translate=32, rotate=135.0, enhance=0.99, posterize=6)
 
 
@@ -87,9 +89,7 @@ class Effect(NamedTuple):
 BLACK, MEAN, GRAY, SMOOTH = range(4)
 
 
-def effect(
-    name: str, strength: float, sign: int, shape: tuple[int, int], ranges: Ranges
-) -> Effect:
+def effect(name: str, strength: float, sign: int, shape: tuple[int, int], ranges: Ranges) -> Effect:
     """Returns what makes an operation at a strength in [0, 1], on images of a shape."""
     height, width = shape
     s = sign * strength
@@ -139,15 +139,14 @@ def effect(
     return Effect()
 
 
+_DTYPES = (np.int32, np.int32, np.float32, np.int32, np.int32, np.bool_, np.bool_, np.int32)
+
+
 def stacked(effects: Sequence[Effect], shape: tuple[int, ...]) -> Effect:
     """Returns effects as one of arrays whose first axes are `shape`."""
-    dtypes = Effect(*[np.int32] * 2, np.float32, *[np.int32] * 2, np.bool_, np.bool_, np.int32)
-
-    def stack(dtype, *values):
-        values = np.array(values, dtype)
-        return values.reshape(shape + values.shape[1:])
-
-    return Effect(*map(stack, dtypes, *effects))
+    leaves = zip(*effects, strict=True)
+    arrays = [np.array(leaf, dtype) for leaf, dtype in zip(leaves, _DTYPES, strict=True)]
+    return Effect(*(a.reshape(shape + a.shape[1:]) for a in arrays))
 
 
 def apply(
@@ -205,8 +204,10 @@ def apply(
         y = jnp.where(effect.factor == 1, y, blended)
     if "cutout" in names:
         i, j = (place * np.array([height, width], np.float32)).astype(np.int32)
-        near = [(at >= c - effect.size // 2) & (at < c + effect.size // 2)
-                for at, c in ((row, i), (column, j))]
+        near = [
+            (at >= c - effect.size // 2) & (at < c + effect.size // 2)
+            for at, c in ((row, i), (column, j))
+        ]
         y = jnp.where((near[0] & near[1])[..., None], fill[None, None], y)
     return y
 
@@ -232,7 +233,7 @@ def auto_augment(
     image: jax.Array,
     *,
     policy: Any = "cifar10",
-    ranges: Ranges = Ranges(),
+    ranges: Ranges = PAPER,
     fill: Any = 0,
     high: Any = None,
 ) -> jax.Array:
@@ -293,7 +294,7 @@ def rand_augment(
     layers: int = 2,
     magnitude: float = 9,
     operations: Sequence[str] = USUAL,
-    ranges: Ranges = Ranges(),
+    ranges: Ranges = PAPER,
     fill: Any = 0,
     high: Any = None,
 ) -> jax.Array:
@@ -324,8 +325,7 @@ def rand_augment(
         with a Reduced Search Space, 2020.
     """
     _check.integer("rand_augment", "layers", layers)
-    _check.nonnegative("rand_augment", "magnitude", magnitude)
-    _check.at_most("rand_augment", "magnitude", magnitude, "the full magnitude", 30)
+    _check.within("rand_augment", "magnitude", magnitude, 0, 30)
     _check_operations("rand_augment", operations)
     rows = [[(name, 1.0, magnitude / 30)] * layers for name in operations]
     options = dict(ranges=ranges, fill=fill, high=high)
@@ -392,11 +392,15 @@ def _augment(where, key, image, rows, *, one_row, ranges, fill, high):
     )
     identity = stacked([Effect()], ())
     idle = np.all(
-        [(a == b).reshape(len(rows), layers, -1).all(-1) for a, b in zip(effects, identity)], 0
+        [
+            (a == b).reshape(len(rows), layers, -1).all(-1)
+            for a, b in zip(effects, identity, strict=True)
+        ],
+        0,
     )
     p = np.where(idle, 0, np.array([[p for _, p, _ in row] for row in rows], np.float32))
 
-    names = frozenset(row[i][0] for row, q in zip(rows, p) for i in range(layers) if q[i] > 0)
+    names = frozenset(rows[i][layer][0] for i, layer in zip(*np.nonzero(p), strict=True))
     u = jax.random.uniform(key, (5, layers), np.float32)
     i = (u[0, :1] if one_row else u[0]) * len(rows)  # to 2^-23 as likely, each row
     at = i.astype(np.int32), np.arange(layers), (u[1] < 0.5).astype(np.int32)
@@ -420,12 +424,101 @@ def _augment(where, key, image, rows, *, one_row, ranges, fill, high):
 def _check_policy(policy):
     for sub in policy:
         for name, probability, magnitude in sub:
-            _check.choice("auto_augment", "an operation of policy", name, OPERATIONS)
-            for argument, value, most in (("probability", probability, 1), ("magnitude", magnitude, 9)):
-                _check.nonnegative("auto_augment", f"the {argument} of {name!r}", value)
-                _check.at_most("auto_augment", f"the {argument} of {name!r}", value, "the largest", most)
+            _check_operations("auto_augment", [name])
+            _check.within("auto_augment", f"the probability of {name!r}", probability, 0, 1)
+            _check.within("auto_augment", f"the magnitude of {name!r}", magnitude, 0, 9)
 
 
 def _check_operations(where, operations):
     for name in operations:
         _check.choice(where, "an operation", name, OPERATIONS)
+
+
+class PolicySearch(NamedTuple):
+    """What `search_policy` found.
+
+    Attributes:
+        policy: the best.
+        ranking: (score, policy) of all, the best first.
+    """
+
+    policy: tuple
+    ranking: tuple
+
+
+def random_policy(
+    seed: int, trial: int = 0, *, sub_policies: int = 5, operations: Sequence[str] = OPERATIONS
+) -> tuple:
+    """Draws a policy from the search space of AutoAugment.
+
+    Each sub-policy has two operations (name, probability, magnitude), of 16 names, 11
+    probabilities 0, 0.1, ..., 1 and 10 magnitudes 0, ..., 9: five sub-policies are drawn from
+    (16 * 11 * 10)^10 = 2.9e32. `identity` stands where the paper mixes in a second image.
+
+    Args:
+        seed: in [0, 2**32).
+        trial: the number of the draw with this seed, at least 0.
+        sub_policies: how many.
+        operations: the names.
+
+    Returns:
+        The sub-policies, as `auto_augment` takes them; the same on every machine.
+
+    Example:
+        >>> random_policy(0, sub_policies=1) == random_policy(0, sub_policies=1)
+        True
+    """
+    check_seed("random_policy", seed)
+    _check.integer("random_policy", "trial", trial, least=0)
+    _check.integer("random_policy", "sub_policies", sub_policies)
+    _check_operations("random_policy", operations)
+    # NumPy guarantees the raw stream of a bit generator, not what its `Generator` makes of it.
+    words = np.random.Philox(key=np.array([seed, trial], np.uint64)).random_raw(6 * sub_policies)
+    draws = words.reshape(sub_policies, 2, 3) % np.array([len(operations), 11, 10], np.uint64)
+    return tuple(
+        tuple((operations[int(i)], int(p) / 10, int(m)) for i, p, m in sub) for sub in draws
+    )
+
+
+def search_policy(
+    score: Callable[[tuple], float],
+    *,
+    trials: int,
+    seed: int = 0,
+    sub_policies: int = 5,
+    operations: Sequence[str] = OPERATIONS,
+) -> PolicySearch:
+    """Searches a policy for `auto_augment` at random.
+
+    Args:
+        score: from a policy to a number, the higher the better, such as the accuracy on a
+            validation set of a small network trained with it.
+        trials: how many policies are drawn, those of `random_policy(seed, trial)`.
+        seed: in [0, 2**32).
+        sub_policies: how many each has.
+        operations: the names that they are drawn from.
+
+    Returns:
+        The best policy, the first drawn among equals, and the ranking of all.
+
+    Raises:
+        ConfigError: If a score is not a finite number.
+
+    Example:
+        >>> found = search_policy(lambda policy: policy[0][0][1], trials=20)
+        >>> found.policy[0][0][1]
+        1.0
+
+    References:
+        E. Cubuk, B. Zoph, D. Mane, V. Vasudevan, Q. Le, AutoAugment: Learning Augmentation
+        Policies from Data, 2018: the space, which they searched by a recurrent controller.
+    """
+    _check.function("search_policy", "score", score)
+    _check.integer("search_policy", "trials", trials)
+    ranking = []
+    for trial in range(trials):
+        policy = random_policy(seed, trial, sub_policies=sub_policies, operations=operations)
+        _check.finite("search_policy", "the result of score", value := score(policy))
+        ranking.append((float(value), policy))
+    ranking.sort(key=lambda pair: -pair[0])
+    return PolicySearch(ranking[0][1], tuple(ranking))
