@@ -144,9 +144,12 @@ _DTYPES = (np.int32, np.int32, np.float32, np.int32, np.int32, np.bool_, np.bool
 
 def stacked(effects: Sequence[Effect], shape: tuple[int, ...]) -> Effect:
     """Returns effects as one of arrays whose first axes are `shape`."""
-    leaves = zip(*effects, strict=True)
-    arrays = [np.array(leaf, dtype) for leaf, dtype in zip(leaves, _DTYPES, strict=True)]
-    return Effect(*(a.reshape(shape + a.shape[1:]) for a in arrays))
+
+    def stack(dtype, *values):
+        array = np.array(values, dtype)
+        return array.reshape(shape + array.shape[1:])
+
+    return Effect(*map(stack, _DTYPES, *effects))
 
 
 def apply(

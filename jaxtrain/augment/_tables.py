@@ -169,10 +169,10 @@ def look_up(table: jax.Array, x: jax.Array) -> jax.Array:
 
 def equalizing(h: jax.Array) -> jax.Array:
     """Returns the table that equalizes an image of histogram h, (channels, 256)."""
-    n = h.sum(1, keepdims=True)
+    n = h.sum(1, keepdims=True, dtype=np.int32)
     m = jnp.max(jnp.where(h > 0, LEVELS[None], 0), axis=1, keepdims=True)
     s = (n - jnp.take_along_axis(h, m, axis=1)) // 255
-    below = jnp.cumsum(h, axis=1) - h
+    below = jnp.cumsum(h, axis=1, dtype=np.int32) - h
     y, _ = _divided(s // 2 + below, s)
     return jnp.where(s > 0, jnp.minimum(y, 255), LEVELS[None])
 
