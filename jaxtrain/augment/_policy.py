@@ -29,7 +29,9 @@ from ._tables import (
 )
 
 MOVES = frozenset({"shear_x", "shear_y", "translate_x", "translate_y", "rotate"})
-BLENDS = frozenset({"brightness", "contrast", "color", "sharpness"})
+# By the other image: black, gray of its mean, gray, and smoothed.
+TOWARD = {"brightness": 0, "contrast": 1, "color": 2, "sharpness": 3}
+BLENDS = frozenset(TOWARD)
 TABLES = frozenset({"posterize", "solarize", "invert", "autocontrast", "equalize"})
 OPERATIONS = ("identity", *sorted(MOVES | BLENDS | TABLES), "cutout")
 # Those of RandAugment and TrivialAugment.
@@ -67,7 +69,7 @@ class Effect(NamedTuple):
 
     Attributes:
         matrix: a to f: pixel (x, y) is read at ((a x + b y + c) >> 16, (d x + e y + f) >> 16).
-        toward: which other image is blended in, BLACK, MEAN, GRAY or SMOOTH.
+        toward: which other image is blended in, by TOWARD.
         factor: 0 makes it the other image, 1 leaves it, more leads away.
         threshold: levels from here on are inverted.
         mask: the bits of a level that stay.
@@ -84,9 +86,6 @@ class Effect(NamedTuple):
     stretch: Any = False
     equalize: Any = False
     size: Any = 0
-
-
-BLACK, MEAN, GRAY, SMOOTH = range(4)
 
 
 def effect(name: str, strength: float, sign: int, shape: tuple[int, int], ranges: Ranges) -> Effect:
@@ -116,14 +115,8 @@ def effect(name: str, strength: float, sign: int, shape: tuple[int, int], ranges
             sin, cos = np.sin(np.radians(s * ranges.rotate)), np.cos(np.radians(s * ranges.rotate))
             x, y = width / 2, height / 2
             return moved(cos, -sin, x - cos * x + sin * y, sin, cos, y - sin * x - cos * y)
-        case "brightness":
-            return Effect(toward=BLACK, factor=factor)
-        case "contrast":
-            return Effect(toward=MEAN, factor=factor)
-        case "color":
-            return Effect(toward=GRAY, factor=factor)
-        case "sharpness":
-            return Effect(toward=SMOOTH, factor=factor)
+        case "brightness" | "contrast" | "color" | "sharpness" if factor != 1:
+            return Effect(toward=TOWARD[name], factor=factor)
         case "solarize":
             return Effect(threshold=np.ceil(256 - strength * ranges.solarize))
         case "posterize":
@@ -175,11 +168,11 @@ def apply(
         if "contrast" in names:
             n = height * width
             mean = (2 * gray.sum(dtype=np.int32) + n) // (2 * n)
-            other = jnp.where(effect.toward == MEAN, mean, other)
+            other = jnp.where(effect.toward == TOWARD["contrast"], mean, other)
         if "color" in names:
-            other = jnp.where(effect.toward == GRAY, gray, other)
+            other = jnp.where(effect.toward == TOWARD["color"], gray, other)
         if "sharpness" in names:
-            other = jnp.where(effect.toward == SMOOTH, _smooth(x), other)
+            other = jnp.where(effect.toward == TOWARD["sharpness"], _smooth(x), other)
         change = effect.factor * (x - other).astype(np.float32)
         # The maximum changes nothing, but keeps a compiler from a fused product and sum, whose
         # single rounding could end at another level.
@@ -380,51 +373,47 @@ def _augment(where, key, image, rows, *, one_row, ranges, fill, high):
     i is drawn once for all layers if `one_row`, else for each of them.
     """
     image = checked(where, image)
-    height, width, channels = image.shape
+    channels = image.shape[2]
     if channels not in (1, 3):
         _check.fail(where, "image", "of 1 or 3 channels", image.shape)
-    layers = len(rows[0])
-    effects = stacked(
-        [
-            effect(name, strength, sign, (height, width), ranges)
-            for row in rows
-            for name, _, strength in row
-            for sign in (1, -1)
-        ],
-        (len(rows), layers, 2),
-    )
-    identity = stacked([Effect()], ())
-    idle = np.all(
-        [
-            (a == b).reshape(len(rows), layers, -1).all(-1)
-            for a, b in zip(effects, identity, strict=True)
-        ],
-        0,
-    )
-    p = np.where(idle, 0, np.array([[p for _, p, _ in row] for row in rows], np.float32))
+    p = np.array([[p for _, p, _ in row] for row in rows], np.float32)
+    every = [(name, strength) for row in rows for name, _, strength in row]
+    made = [effect(*pair, sign, image.shape[:2], ranges) for pair in every for sign in (1, -1)]
+    effects, identity = stacked(made, (*p.shape, 2)), stacked([Effect()], ())
+    changes = jax.tree.map(lambda a, b: (a != b).reshape(*p.shape, -1).any(-1), effects, identity)
+    p = np.where(np.any(changes, axis=0), p, 0)
 
-    names = frozenset(rows[i][layer][0] for i, layer in zip(*np.nonzero(p), strict=True))
-    u = jax.random.uniform(key, (5, layers), np.float32)
-    i = (u[0, :1] if one_row else u[0]) * len(rows)  # to 2^-23 as likely, each row
-    at = i.astype(np.int32), np.arange(layers), (u[1] < 0.5).astype(np.int32)
+    u = jax.random.uniform(key, (5, p.shape[1]), np.float32)
+    i = (u[0, :1] if one_row else u[0]) * len(p)  # each row as likely, to 2^-23
+    at = i.astype(np.int32), np.arange(p.shape[1]), (u[1] < 0.5).astype(np.int32)
     applied = u[2] < jnp.asarray(p)[at[:2]]
+    x = to_levels(where, image, high)
+    fill = to_levels(where, jnp.broadcast_to(jnp.asarray(fill, image.dtype), channels), high)
     chosen = jax.tree.map(
         lambda a, b: jnp.where(applied.reshape(-1, *[1] * b.ndim), jnp.asarray(a)[at], b[None]),
         effects,
         identity,
     )
-    fill = to_levels(where, jnp.broadcast_to(jnp.asarray(fill, image.dtype), channels), high)
+    y = _layers(rows, at, chosen, x, fill, u[3:].T)
+    return jnp.where(applied.any(), from_levels(where, y, image, high), image)
+
+
+def _layers(rows, at, chosen, x, fill, places):
+    """Applies the effects `chosen`, those of rows[at] or the identity, one after another."""
+    names = frozenset(name for row in rows for name, *_ in row)
 
     # A loop, even of two, so that a layer's pixels are computed once: XLA would fuse them into each
     # of their uses in the next layer, the nine neighbors of a pixel among these.
     def layer(x, given):
         return apply(given[0], names, x, fill, given[1]), None
 
-    x, _ = jax.lax.scan(layer, to_levels(where, image, high), (chosen, u[3:].T))
-    return jnp.where(applied.any(), from_levels(where, x, image, high), image)
+    return jax.lax.scan(layer, x, (chosen, places))[0]
 
 
 def _check_policy(policy):
+    if not all(policy) or not policy:
+        rule = "a name or sub-policies of at least one operation"
+        _check.fail("auto_augment", "policy", rule, policy)
     for sub in policy:
         for name, probability, magnitude in sub:
             _check_operations("auto_augment", [name])
