@@ -144,7 +144,8 @@ def insert_words(
         _check.fail("insert_words", "words", "ids of shape (n,), n >= 1", words.shape)
     k_which, k_choice = jax.random.split(key)
     followed = _drawn(k_which, tokens, rate, pad)
-    place = jnp.arange(len(tokens)) + jnp.cumsum(followed) - followed
+    before = jnp.cumsum(followed, dtype=np.int32) - followed.astype(np.int32)
+    place = jnp.arange(len(tokens), dtype=np.int32) + before
     chosen = words[jax.random.randint(k_choice, tokens.shape, 0, len(words), np.int32)]
     y = _placed(tokens, place, pad)
     return y.at[jnp.where(followed, place + 1, len(tokens))].set(chosen, mode="drop")
