@@ -264,9 +264,58 @@ INITIALIZERS = {
 
 PREPROCESSINGS = {"standardize": data.standardize}
 
+# The name before a comma is the function's. Here all keep the shape of an image of 8 x 7 x 3.
 AUGMENTATIONS = {
     "random_crop": functools.partial(augment.random_crop, padding=1),
+    "random_crop, reflect": functools.partial(augment.random_crop, padding=2, mode="reflect"),
+    "random_flip": functools.partial(augment.random_flip, axis="both"),
     "random_affine": functools.partial(augment.random_affine, distortion=0.2, shift=1),
+    "random_rotation": functools.partial(augment.random_rotation, degrees=30.0),
+    "random_translation": functools.partial(augment.random_translation, shift=1.5),
+    "random_scale": functools.partial(augment.random_scale, scale=(0.7, 1.4)),
+    "random_stretch": functools.partial(augment.random_stretch, stretch=(0.7, 1.4)),
+    "random_shear": functools.partial(augment.random_shear, shear=0.3, order=0),
+    "random_lens_distortion": functools.partial(augment.random_lens_distortion, strength=0.3),
+    "elastic": functools.partial(augment.elastic, alpha=8.0, sigma=2.0),
+    "color_jitter": functools.partial(
+        augment.color_jitter, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1
+    ),
+    "exchange_channels": augment.exchange_channels,
+    "pca_lighting": augment.pca_lighting,
+    "gaussian_noise": functools.partial(augment.gaussian_noise, std=0.2),
+    "salt_and_pepper": functools.partial(augment.salt_and_pepper, probability=0.2),
+    "random_blur": augment.random_blur,
+    "cutout": functools.partial(augment.cutout, size=4),
+    "random_erasing": augment.random_erasing,
+}
+
+# The same without a key.
+IMAGE_FUNCTIONS = {
+    "flip": augment.flip,
+    "crop": functools.partial(augment.crop, corner=(0, 0), shape=(8, 7)),
+    "center_crop": functools.partial(augment.center_crop, shape=(8, 7)),
+    "resize": functools.partial(augment.resize, shape=(8, 7)),
+    "resample": functools.partial(augment.resample, at=np.indices((8, 7)) * 0.9),
+    "affine": functools.partial(
+        augment.affine, matrix=np.array([[1, 0.2], [0.1, 0.9]]), shift=(0.5, 0)
+    ),
+    "rotate": functools.partial(augment.rotate, degrees=30.0),
+    "lens_distortion": functools.partial(augment.lens_distortion, strength=0.2),
+    "blend": functools.partial(augment.blend, other=0.5, factor=1.5),
+    "brightness": functools.partial(augment.brightness, factor=1.5),
+    "contrast": functools.partial(augment.contrast, factor=1.5),
+    "saturation": functools.partial(augment.saturation, factor=1.5),
+    "hue": functools.partial(augment.hue, shift=0.2),
+    "grayscale": augment.grayscale,
+    "gaussian_blur": functools.partial(augment.gaussian_blur, sigma=1.0),
+    "sharpen": functools.partial(augment.sharpen, factor=2.0),
+}
+
+MIXINGS = {
+    "mixup": augment.mixup,
+    "mixup, per example": functools.partial(augment.mixup, per="example"),
+    "cutmix": augment.cutmix,
+    "mix_same_class": augment.mix_same_class,
 }
 
 # Public functions that make none of these.
@@ -290,4 +339,8 @@ OTHERS = {
     initializers: {"gain", "lecture", "orthonormal", "torch_default"},
     losses: {"at_class", "check_labels"},
     metrics: {"ratio"},
+    augment: {
+        "random_resized_crop",  # another shape: test_geometry.py
+        *("fit_lighting", "compose", "maybe"),
+    },
 }

@@ -1,76 +1,137 @@
+"""What holds for every augmentation of the catalogue; each one's numbers are tested beside it."""
+
+import functools
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from catalogue import AUGMENTATIONS, IMAGE_FUNCTIONS, MIXINGS, key
 
 from jaxtrain import augment
-from jaxtrain.errors import ConfigError
 
-KEYS = 200
-
-
-def augmented(f, image, **options):
-    """Returns f of the image under many keys, (KEYS, height, width, channels)."""
-    keys = jax.random.split(jax.random.key(0), KEYS)
-    return np.asarray(jax.jit(jax.vmap(lambda key: f(key, image, **options)))(keys))
+SHAPE = (8, 7, 3)
+DTYPES = ["uint8", "bfloat16", "float64"]
+ALL = AUGMENTATIONS | {
+    name: lambda key, image, f=f: f(image) for name, f in IMAGE_FUNCTIONS.items()
+}
+partial = functools.partial
 
 
-@pytest.fixture
-def ramps():
-    """An image whose value at each pixel is the pixel's place from the centre."""
-    return jnp.moveaxis(jnp.indices((9, 9), jnp.float32) - 4, 0, -1)
-
-
-@pytest.mark.fast
-def test_random_crop_shifts_by_whole_pixels_up_to_the_padding(ramps):
-    y = augmented(augment.random_crop, ramps, padding=2)
-    shifts = {tuple(shift) for shift in y[:, 4, 4].tolist()}
-    assert shifts == {(a, b) for a in range(-2, 3) for b in range(-2, 3)}
-    # The image moves as a whole.
-    inner = y[:, 3:6, 3:6] - y[:, 4:5, 4:5]
-    np.testing.assert_array_equal(inner, np.broadcast_to(ramps[3:6, 3:6], inner.shape))
+def images(dtype, n=4):
+    rng = np.random.default_rng(0)
+    if np.issubdtype(dtype, np.integer):
+        return jnp.asarray(rng.integers(0, 256, (n, *SHAPE)), dtype)
+    return jnp.asarray(rng.uniform(size=(n, *SHAPE)), dtype)
 
 
 @pytest.mark.fast
-def test_random_affine_reads_at_an_affine_map_of_the_pixels(ramps):
-    # Interpolation is exact on a ramp: the values are the places that were read.
-    y = augmented(augment.random_affine, ramps, distortion=0.2, shift=1.0)
-    shift = y[:, 4, 4]
-    matrix = np.stack([y[:, 5, 4] - shift, y[:, 4, 5] - shift], -1)
-    places = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1], indexing="ij"), -1)
-    expected = np.einsum("kij,abj->kabi", matrix, places) + shift[:, None, None]
-    # Places below 8, a few roundings of 2^-24 each.
-    np.testing.assert_allclose(y[:, 3:6, 3:6], expected, rtol=0, atol=1e-5)
-    # Of 200 uniform numbers the largest falls below 0.9 of the bound once in 10^9 times.
-    for entry, bound in [*((e, 0.2) for e in (matrix - np.eye(2)).reshape(-1, 4).T)] + [
-        (t, 1.0) for t in shift.T
-    ]:
-        assert 0.9 * bound < entry.max() < bound + 1e-5
-        assert 0.9 * bound < -entry.min() < bound + 1e-5
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ALL)
+def test_shape_and_dtype_stay(name, dtype, x64):
+    x = jax.ShapeDtypeStruct((4, *SHAPE), dtype)
+    keys = jax.eval_shape(lambda key: jax.random.split(key, 4), key(0))
+    y = jax.eval_shape(jax.vmap(ALL[name]), keys, x)
+    assert (y.shape, y.dtype) == (x.shape, x.dtype)
 
 
 @pytest.mark.fast
-def test_random_affine_without_distortion_is_the_identity():
-    image = jnp.asarray(np.random.default_rng(0).integers(0, 256, (8, 7, 3), np.uint8))
-    y = augment.random_affine(jax.random.key(0), image, distortion=0.0)
-    np.testing.assert_array_equal(y, image)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", MIXINGS)
+def test_mixings_keep_shapes_and_dtypes(name, dtype, x64):
+    x = jax.ShapeDtypeStruct((4, *SHAPE), dtype)
+    for q in ("float32", "bfloat16", "float64"):
+        labels = jax.ShapeDtypeStruct((4, 5), q)
+        y, mixed = jax.eval_shape(MIXINGS[name], key(0), x, labels)
+        assert (y.shape, y.dtype, mixed.shape, mixed.dtype) == (x.shape, x.dtype, (4, 5), q)
 
 
-def test_random_affine_rounds_integers_and_fills_with_zeros():
-    image = jnp.full((9, 9, 1), 7, jnp.uint8)
-    y = augmented(augment.random_affine, image, distortion=0.2, shift=1.0)
-    assert (y[:, 3:6, 3:6] == 7).all()
-    assert (y[:, 0, 0] == 0).any()
+@pytest.mark.parametrize("dtype", ["float32", pytest.param("uint8", marks=pytest.mark.nightly)])
+def test_each_image_is_augmented_by_itself_within_its_range(dtype):
+    keys, x = jax.random.split(key(0), 4), images(dtype)
+    each = jax.jit(lambda keys, x: {name: jax.vmap(f)(keys, x) for name, f in ALL.items()})
+    together = each(keys, x)
+    again = each(keys.at[0].set(keys[3]), x.at[0].set(x[3]))
+    for name, y in together.items():
+        y, other = np.asarray(y), np.asarray(again[name])
+        assert y.min() >= 0 and y.max() <= (255 if dtype == "uint8" else 1 + 1e-6), name
+        # Not of the others in the batch, and the same wherever it stands in it.
+        np.testing.assert_array_equal(other[1:], y[1:], err_msg=name)
+        np.testing.assert_array_equal(other[0], y[3], err_msg=name)
+        assert (y != x).any() or name in ("crop", "center_crop", "resize"), name
 
 
-def test_random_affine_keeps_float64(x64):
-    image = np.random.default_rng(0).normal(size=(5, 5, 1))
-    y = augment.random_affine(jax.random.key(0), jnp.asarray(image), distortion=0.0)
-    np.testing.assert_array_equal(y, image)
+IDENTITIES = {
+    "random_crop": partial(augment.random_crop, padding=0),
+    "random_flip": partial(augment.random_flip, probability=0.0),
+    "random_affine": augment.random_affine,
+    "random_rotation": partial(augment.random_rotation, degrees=0.0),
+    "random_lens_distortion": partial(augment.random_lens_distortion, strength=0.0),
+    "elastic": partial(augment.elastic, alpha=0.0, sigma=1.0),
+    "color_jitter": augment.color_jitter,
+    "color_jitter, traced": lambda key, x: jax.vmap(
+        lambda s: augment.color_jitter(key, x, brightness=s, contrast=s, saturation=s, hue=s)
+    )(jnp.zeros(1))[0],
+    "pca_lighting": partial(augment.pca_lighting, std=0.0),
+    "gaussian_noise": partial(augment.gaussian_noise, std=0.0),
+    "salt_and_pepper": partial(augment.salt_and_pepper, probability=0.0),
+    "random_erasing": partial(augment.random_erasing, probability=0.0),
+    "maybe": augment.maybe(partial(augment.random_crop, padding=3), 0.0),
+    "affine": lambda _, x: augment.affine(x, np.eye(2), (0, 0)),
+    "affine, there and back": lambda _, x: _shifted(_shifted(_padded(x), (1, 2)), (-1, -2)),
+    "flip, twice": lambda _, x: augment.flip(augment.flip(x, axis="both"), axis="both"),
+    "rotate, two half turns": lambda _, x: augment.rotate(augment.rotate(x, 180), 180),
+    "rotate, a turn": lambda _, x: augment.rotate(x, 360.0),
+    "lens_distortion": lambda _, x: augment.lens_distortion(x, 0.0),
+    "resize": lambda _, x: augment.resize(x, SHAPE[:2], method="cubic"),
+    "blend": lambda _, x: augment.blend(x, 0, 1.0),
+    "brightness": lambda _, x: augment.brightness(x, 1.0),
+    "contrast": lambda _, x: augment.contrast(x, 1.0),
+    "saturation": lambda _, x: augment.saturation(x, 1.0),
+    "hue": lambda _, x: augment.hue(x, 0.0),
+    "sharpen": lambda _, x: augment.sharpen(x, 1.0),
+    "gaussian_blur": lambda _, x: augment.gaussian_blur(x, 0.0),
+}
+
+
+def _padded(x):
+    return jnp.pad(x, ((2, 2), (2, 2), (0, 0)))
+
+
+def _shifted(x, t):
+    y = augment.affine(x, np.eye(2), t)
+    return y if t[0] > 0 else augment.center_crop(y, SHAPE[:2])
+
+
+@pytest.mark.parametrize(
+    "dtype", ["uint8", "float32", pytest.param("bfloat16", marks=pytest.mark.nightly)]
+)
+def test_zero_strength_and_inverse_pairs_change_nothing(dtype):
+    x = images(dtype, 1)[0]
+    same = jax.jit(lambda key, x: {name: f(key, x) for name, f in IDENTITIES.items()})(key(0), x)
+    for name, y in same.items():
+        np.testing.assert_array_equal(y, x, err_msg=name)
 
 
 @pytest.mark.fast
-@pytest.mark.parametrize("options", [dict(distortion=1.0), dict(distortion=0.1, shift=-1)])
-def test_random_affine_refuses(options):
-    with pytest.raises(ConfigError, match="^random_affine: (distortion|shift) must be"):
-        augment.random_affine(jax.random.key(0), jnp.ones((4, 4, 1)), **options)
+def test_keys_come_first_and_defaults_are_keywords():
+    for name in {name.split(",")[0] for name in ALL | MIXINGS}:
+        parameters = list(inspect.signature(getattr(augment, name)).parameters.values())
+        first = parameters[0].name
+        random = name in {n.split(",")[0] for n in AUGMENTATIONS | MIXINGS}
+        assert first == ("key" if random else "image"), name
+        for p in parameters:
+            plain = p.kind is p.POSITIONAL_OR_KEYWORD and p.default is not p.empty
+            assert not plain, (name, p.name)
+
+
+def test_a_gradient_reaches_the_image_and_the_strength():
+    x = images("float32", 1)[0]
+
+    def f(x, degrees):
+        y = augment.rotate(x, degrees)
+        return (augment.contrast(y, 1.2) ** 2).sum()
+
+    dx, degrees = jax.jit(jax.grad(f, (0, 1)))(x, 20.0)
+    assert (dx != 0).any() and np.isfinite(dx).all() and np.isfinite(degrees)

@@ -18,6 +18,7 @@ CASES = LAYERS | MODELS
 TRANSFORMATIONS = catalogue.TRANSFORMATIONS | {
     name: make(0.1) for name, make in catalogue.OPTIMIZERS.items()
 }
+IMAGES = catalogue.AUGMENTATIONS | catalogue.IMAGE_FUNCTIONS
 KEY = key(0)
 TRAIN = nn.Context(train=True, key=key(1))
 each_case = pytest.mark.parametrize("name", CASES)
@@ -87,7 +88,7 @@ def public(module):
         (losses, set(catalogue.LOSSES)),
         (metrics, set(catalogue.METRICS)),
         (nn.initializers, set(catalogue.INITIALIZERS)),
-        (augment, set(catalogue.AUGMENTATIONS)),
+        (augment, {name.split(",")[0] for name in IMAGES | catalogue.MIXINGS}),
     ],
     ids=lambda value: value.__name__.split(".")[-1] if inspect.ismodule(value) else "",
 )
@@ -383,13 +384,3 @@ def test_preprocessings_go_there_and_back(name):
     stats = module.fit(x)
     # One division and one multiplication in float64, on numbers below 20.
     np.testing.assert_allclose(module.invert(stats, module.apply(stats, x)), x, rtol=0, atol=1e-13)
-
-
-@pytest.mark.fast
-@pytest.mark.parametrize("name", catalogue.AUGMENTATIONS)
-def test_augmentations_keep_shape_and_dtype(name):
-    f = catalogue.AUGMENTATIONS[name]
-    for dtype in (np.uint8, np.float32):
-        keys = jax.eval_shape(lambda key: jax.random.split(key, 4), KEY)
-        x = struct((4, 8, 7, 3), dtype)
-        assert signature(jax.eval_shape(jax.vmap(f), keys, x)) == signature(x)

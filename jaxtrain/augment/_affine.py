@@ -14,7 +14,7 @@ from jaxtrain.augment._warp import resample
 
 
 def affine(
-    image: Any, matrix: Any, shift: Any = (0, 0), *, order: int = 1, fill: ArrayLike = 0
+    image: Any, matrix: Any, shift: Any, *, order: int = 1, fill: ArrayLike = 0
 ) -> jax.Array:
     """Maps an image by a matrix about its center: y(p) = x(c + A (p - c) + t).
 
@@ -71,7 +71,7 @@ def rotate(image: Any, degrees: ArrayLike, *, order: int = 1, fill: ArrayLike = 
     _check.finite("rotate", "degrees", degrees)
     image = _image.checked("rotate", image)
     angle = jnp.asarray(degrees, _image.widened(image).dtype)
-    return affine(image, _rotation(angle), order=order, fill=fill)
+    return affine(image, _rotation(angle), (0, 0), order=order, fill=fill)
 
 
 def random_affine(

@@ -347,7 +347,8 @@ def _is_zero(a):
 def _turned(x, shift):
     """`hue` of an image in the type to compute in."""
     red, green, blue = jnp.moveaxis(x, -1, 0)
-    v, c = x.max(-1), x.max(-1) - x.min(-1)
+    v, least = x.max(-1), x.min(-1)
+    c = v - least
     positive = jnp.where(c > 0, c, 1)
     h = jnp.where(v == green, 2 + (blue - red) / positive, 4 + (red - green) / positive)
     h = jnp.where(v == red, (green - blue) / positive, h)
@@ -359,6 +360,6 @@ def _turned(x, shift):
     def turned(n, x):
         # The difference of two hues, so that nothing is rounded where they are the same.
         y = x + (channel(n, h + 6 * jnp.asarray(shift, x.dtype)) - channel(n, h))
-        return jnp.clip(y, v - c, v)
+        return jnp.clip(y, least, v)
 
     return jnp.stack([turned(5, red), turned(3, green), turned(1, blue)], -1)

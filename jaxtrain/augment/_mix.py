@@ -170,8 +170,10 @@ def _checked(where, images, labels):
     if not jnp.issubdtype(labels.dtype, jnp.floating):
         fix = "jax.nn.one_hot(labels, classes) makes them of integers"
         _check.fail(where, "labels", "floating", str(labels.dtype), fix, TypeError)
-    if images.ndim == 0 or labels.ndim != 2 or len(labels) != len(images):
-        _check.fail(where, "labels", f"of shape ({images.shape[:1]}, classes)", labels.shape)
+    if images.ndim == 0:
+        _check.fail(where, "images", "a batch", images.shape)
+    if labels.ndim != 2 or len(labels) != len(images):
+        _check.fail(where, "labels", f"of shape ({len(images)}, classes)", labels.shape)
     return images, labels
 
 
@@ -179,7 +181,7 @@ def _beta(key, alpha, shape):
     """Numbers from Beta(alpha, alpha), 1 for alpha = 0."""
     alpha = jnp.asarray(alpha, np.float32)
     positive = jnp.where(alpha > 0, alpha, 1)
-    return jnp.where(alpha > 0, jax.random.beta(key, positive, positive, shape), 1)
+    return jnp.where(alpha > 0, jax.random.beta(key, positive, positive, shape, np.float32), 1)
 
 
 def _blended(a, b, lam):
