@@ -85,7 +85,8 @@ def fraction(where: str, argument: str, value: Any, fix: str = "") -> None:
 
 def within(where: str, argument: str, value: Any, low: float, high: float) -> None:
     """Checks low <= value <= high."""
-    _number(where, argument, value, f"a number in [{low}, {high}]", lambda v: low <= v <= high, "")
+    rule = f"a number in [{low}, {high}]"
+    _number(where, argument, value, rule, lambda v: low <= v <= high, "")
 
 
 def whole(value: Any) -> int | None:

@@ -151,7 +151,7 @@ def test_lighting_adds_colors_of_the_covariance_and_none_on_average():
     y = drawn(augment.pca_lighting, x, n, eigenvalues=lam, eigenvectors=p) - 0.5
     np.testing.assert_allclose(y[:, :, 0], y[:, :, 1], rtol=0, atol=1e-7)  # one color for all
     a = y[:, 0, 0] @ p / lam
-    assert stats.kstest(a.ravel(), "norm", (0, 0.1)).pvalue > 1e-3
+    assert stats.kstest(a.ravel(), stats.norm(0, 0.1).cdf).pvalue > 1e-3
     # The means of n numbers of deviation 0.1; so is every correlation below 4 / sqrt(n).
     assert (np.abs(a.mean(0)) < 4 * 0.1 / np.sqrt(n)).all()
     assert (np.abs(np.corrcoef(a.T) - np.eye(3)) < 4 / np.sqrt(n)).all()
@@ -196,6 +196,10 @@ def test_blur_has_the_radius_asked_for_and_is_nothing_at_zero():
         (lambda x: augment.contrast(x, 1.0, high=0.0), "high must be a finite number > 0, got 0.0"),
         (lambda x: augment.saturation(x[..., :2], 1.0), "of 3 channels, red, green and blue, or 1"),
         (lambda x: augment.hue(x[..., :1], 0.1), "hue: image must be of shape (height, width, 3)"),
+        (
+            lambda x: augment.color_jitter(key(0), x[..., :1], hue=0.1),
+            "color_jitter: image must be of shape (height, width, 3), got (4, 4, 1)",
+        ),
         (lambda x: augment.color_jitter(key(0), x, hue=0.6), "hue must be a number in [0, 0.5]"),
         (
             lambda x: augment.pca_lighting(key(0), x[..., :1]),

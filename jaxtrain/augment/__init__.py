@@ -22,10 +22,8 @@ from jaxtrain.augment._color import brightness as brightness
 from jaxtrain.augment._color import color_jitter as color_jitter
 from jaxtrain.augment._color import contrast as contrast
 from jaxtrain.augment._color import exchange_channels as exchange_channels
-from jaxtrain.augment._color import fit_lighting as fit_lighting
 from jaxtrain.augment._color import grayscale as grayscale
 from jaxtrain.augment._color import hue as hue
-from jaxtrain.augment._color import pca_lighting as pca_lighting
 from jaxtrain.augment._color import saturation as saturation
 from jaxtrain.augment._compose import compose as compose
 from jaxtrain.augment._compose import maybe as maybe
@@ -41,6 +39,9 @@ from jaxtrain.augment._geometry import random_crop as random_crop
 from jaxtrain.augment._geometry import random_flip as random_flip
 from jaxtrain.augment._geometry import random_resized_crop as random_resized_crop
 from jaxtrain.augment._geometry import resize as resize
+from jaxtrain.augment._lighting import Lighting as Lighting
+from jaxtrain.augment._lighting import fit_lighting as fit_lighting
+from jaxtrain.augment._lighting import pca_lighting as pca_lighting
 from jaxtrain.augment._mix import cutmix as cutmix
 from jaxtrain.augment._mix import mix_same_class as mix_same_class
 from jaxtrain.augment._mix import mixup as mixup

@@ -37,7 +37,7 @@ def affine(
     """
     image = _image.checked("affine", image)
     height, width, _ = image.shape
-    dtype = _image.widened(image).dtype
+    dtype = _image.wide(image)
     a, t = jnp.asarray(matrix, dtype), jnp.asarray(shift, dtype)
     if a.shape != (2, 2) or t.shape != (2,):
         rule = "of shapes (2, 2) and (2,)"
@@ -57,8 +57,8 @@ def rotate(image: Any, degrees: ArrayLike, *, order: int = 1, fill: ArrayLike = 
     Args:
         image: (height, width, channels).
         degrees: The angle in degrees.
-        order: 1 interpolates linearly, 0 takes the nearest pixel.
-        fill: Value outside the image, a number or one for each channel.
+        order: As in `affine`.
+        fill: As in `affine`.
 
     Returns:
         An image of the same shape and dtype, rounded where that is an integer.
@@ -70,7 +70,7 @@ def rotate(image: Any, degrees: ArrayLike, *, order: int = 1, fill: ArrayLike = 
     """
     _check.finite("rotate", "degrees", degrees)
     image = _image.checked("rotate", image)
-    angle = jnp.asarray(degrees, _image.widened(image).dtype)
+    angle = jnp.asarray(degrees, _image.wide(image))
     return affine(image, _rotation(angle), (0, 0), order=order, fill=fill)
 
 
@@ -109,8 +109,8 @@ def random_affine(
         distortion: Largest entry of E, in [0, 1), a little of all the above at once; 0.15 rotates
             by up to 9 degrees or scales by up to 15 %.
         shift: Largest shift in pixels, at least 0, whole or not.
-        order: 1 interpolates linearly, 0 takes the nearest pixel.
-        fill: Value outside the image, a number or one for each channel.
+        order: As in `affine`.
+        fill: As in `affine`.
 
     Returns:
         y of the shape and dtype of the image, rounded where that is an integer.
@@ -126,7 +126,7 @@ def random_affine(
     scale = _image.interval("random_affine", "scale", scale)
     stretch = _image.interval("random_affine", "stretch", stretch)
     image = _image.checked("random_affine", image)
-    dtype = _image.widened(image).dtype
+    dtype = _image.wide(image)
     u = jax.random.uniform(key, (10,), dtype)
     v = 2 * u - 1
     a, h = v[0] * jnp.asarray(degrees, dtype), v[1] * jnp.asarray(shear, dtype)
@@ -149,8 +149,8 @@ def random_rotation(
         key: The random key of this image.
         image: (height, width, channels).
         degrees: Largest angle, at least 0.
-        order: 1 interpolates linearly, 0 takes the nearest pixel.
-        fill: Value outside the image, a number or one for each channel.
+        order: As in `affine`.
+        fill: As in `affine`.
 
     Returns:
         An image of the same shape and dtype, rounded where that is an integer.
@@ -171,8 +171,8 @@ def random_translation(
         key: The random key of this image.
         image: (height, width, channels).
         shift: Largest shift in pixels, at least 0. `random_crop` shifts by whole pixels.
-        order: 1 interpolates linearly, 0 takes the nearest pixel.
-        fill: Value outside the image, a number or one for each channel.
+        order: As in `affine`.
+        fill: As in `affine`.
 
     Returns:
         An image of the same shape and dtype, rounded where that is an integer.
@@ -198,8 +198,8 @@ def random_scale(
         key: The random key of this image.
         image: (height, width, channels).
         scale: Range of the factor, > 0; below 1 what is in the image becomes smaller.
-        order: 1 interpolates linearly, 0 takes the nearest pixel.
-        fill: Value outside the image, a number or one for each channel.
+        order: As in `affine`.
+        fill: As in `affine`.
 
     Returns:
         An image of the same shape and dtype, rounded where that is an integer.
@@ -226,8 +226,8 @@ def random_stretch(
         image: (height, width, channels).
         stretch: Range of q, > 0; above 1 what is in the image becomes wider and less high, and
             keeps its area.
-        order: 1 interpolates linearly, 0 takes the nearest pixel.
-        fill: Value outside the image, a number or one for each channel.
+        order: As in `affine`.
+        fill: As in `affine`.
 
     Returns:
         An image of the same shape and dtype, rounded where that is an integer.
@@ -248,8 +248,8 @@ def random_shear(
         key: The random key of this image.
         image: (height, width, channels).
         shear: Largest slope, h ~ U(-shear, shear), at least 0; the tangent of an angle.
-        order: 1 interpolates linearly, 0 takes the nearest pixel.
-        fill: Value outside the image, a number or one for each channel.
+        order: As in `affine`.
+        fill: As in `affine`.
 
     Returns:
         An image of the same shape and dtype, rounded where that is an integer.

@@ -1,5 +1,6 @@
 """What all augmentations need: the type to compute in, the range, and checks of images."""
 
+import math
 from typing import Any
 
 import jax
@@ -21,9 +22,14 @@ def checked(where: str, image: Any, *, channels: int | None = None) -> jax.Array
     return image
 
 
-def widened(x: Any) -> jax.Array:
-    """Returns x in the type to compute in: float64 if x is, else float32."""
-    return jnp.asarray(x, np.float64 if x.dtype == np.float64 else np.float32)
+def wide(image: jax.Array) -> Any:
+    """Returns the type to compute in: float64 for an image of float64, else float32."""
+    return np.float64 if image.dtype == np.float64 else np.float32
+
+
+def widened(image: jax.Array) -> jax.Array:
+    """Returns an image in the type to compute in."""
+    return image.astype(wide(image))
 
 
 def narrowed(y: jax.Array, dtype: Any, high: Any = None) -> jax.Array:
@@ -43,7 +49,12 @@ def largest(where: str, image: jax.Array, high: Any) -> jax.Array:
     if high is None:
         high = 255 if jnp.issubdtype(image.dtype, np.integer) else 1
     _check.positive(where, "high", high)
-    return jnp.asarray(high, widened(image).dtype)
+    return jnp.asarray(high, wide(image))
+
+
+def draw(sample: Any, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
+    """Returns sample(key, shape, dtype), drawn in one row: a third of the time on CPU."""
+    return sample(key, (math.prod(shape),), dtype).reshape(shape)
 
 
 def interval(where: str, argument: str, value: Any) -> tuple[Any, Any]:
@@ -57,9 +68,9 @@ def interval(where: str, argument: str, value: Any) -> tuple[Any, Any]:
 
 
 def sizes(where: str, argument: str, value: Any) -> tuple[int, int]:
-    """Returns (height, width), checked to be two whole numbers >= 1."""
+    """Returns a pair, checked to be two whole numbers >= 1."""
     if not isinstance(value, tuple | list) or len(value) != 2:
-        _check.fail(where, argument, "a pair (height, width)", value, error=TypeError)
+        _check.fail(where, argument, "a pair of ints", value, error=TypeError)
     for number in value:
         _check.integer(where, argument, number)
     return value[0], value[1]

@@ -186,5 +186,5 @@ def _beta(key, alpha, shape):
 
 def _blended(a, b, lam):
     """Returns lam a + (1 - lam) b, of the dtype of a."""
-    lam = lam.reshape(-1, *(1,) * (a.ndim - 1)).astype(_image.widened(a).dtype)
+    lam = lam.reshape(-1, *(1,) * (a.ndim - 1)).astype(_image.wide(a))
     return _image.narrowed(lam * _image.widened(a) + (1 - lam) * _image.widened(b), a.dtype)

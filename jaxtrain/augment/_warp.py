@@ -54,7 +54,7 @@ def resample(image: Any, at: Any, *, order: int = 1, fill: ArrayLike = 0) -> jax
         index = (i.astype(np.int32) + 1) * (width + 3) + j.astype(np.int32) + 1
         return pixels.at[index].get(mode="clip")
 
-    dtype = _image.widened(image).dtype
+    dtype = _image.wide(image)
     row = jnp.clip(jnp.asarray(at[0], dtype), -1, height)
     column = jnp.clip(jnp.asarray(at[1], dtype), -1, width)
     if order == 0:
@@ -93,7 +93,7 @@ def lens_distortion(
     _check.finite("lens_distortion", "strength", strength)
     image = _image.checked("lens_distortion", image)
     height, width, _ = image.shape
-    dtype = _image.widened(image).dtype
+    dtype = _image.wide(image)
     c = np.array([height - 1, width - 1], dtype) / 2
     row, column = (p - c[i] for i, p in enumerate(np.indices((height, width), dtype)))
     r2 = (row**2 + column**2) / max((c**2).sum(), 1)
@@ -111,8 +111,8 @@ def random_lens_distortion(
         key: The random key of this image.
         image: (height, width, channels).
         strength: Largest k, at least 0.
-        order: 1 interpolates linearly, 0 takes the nearest pixel.
-        fill: Value outside the image, a number or one for each channel.
+        order: As in `lens_distortion`.
+        fill: As in `lens_distortion`.
 
     Returns:
         An image of the same shape and dtype, rounded where that is an integer.
@@ -122,7 +122,9 @@ def random_lens_distortion(
         (4, 4, 1)
     """
     _check.nonnegative("random_lens_distortion", "strength", strength)
-    k = strength * jax.random.uniform(key, (), np.float32, -1, 1)
+    image = _image.checked("random_lens_distortion", image)
+    dtype = _image.wide(image)
+    k = jnp.asarray(strength, dtype) * jax.random.uniform(key, (), dtype, -1, 1)
     return lens_distortion(image, k, order=order, fill=fill)
 
 
@@ -167,8 +169,8 @@ def elastic(
     image = _image.checked("elastic", image)
     _check.positive("elastic", "sigma", sigma)
     height, width, _ = image.shape
-    dtype = _image.widened(image).dtype
-    u = jax.random.uniform(key, (height, width, 2), dtype, -1, 1)
+    dtype = _image.wide(image)
+    u = 2 * _image.draw(jax.random.uniform, key, (height, width, 2), dtype) - 1
     moved = jnp.asarray(alpha, dtype) * jnp.moveaxis(blur(u, sigma, mode="constant"), -1, 0)
     at = np.indices((height, width), dtype) + moved
     return resample(image, at, order=order, fill=fill)
