@@ -1,4 +1,4 @@
-"""A polynomial and noise, from which several experiments learn: y = 3 + 3 x + x^2, v = y + U(-1, 1).
+"""A polynomial, y = 3 + 3 x + x^2, of which several experiments see v = y + noise in [-1, 1].
 
 The model of order P is linear in its features, `h'w` with h = (1, x, ..., x^P).
 """

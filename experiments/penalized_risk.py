@@ -1,7 +1,7 @@
 """Does a penalty on large weights keep gradient descent from overfitting?
 
-The penalized risk is R + lambda |w|^2. Some notes print R = 100, 0.01 and 0.001 for three weights of
-polynomials of order 5, and 100, 19.04 and 44.761 for R + |w|^2: the fit that overfits becomes the
+The penalized risk is R + lambda |w|^2. For three weights of polynomials of order 5 some notes print
+R = 100, 0.01 and 0.001, and R + |w|^2 = 100, 19.04 and 44.761: the fit that overfits becomes the
 worse one. What follows is measured on fits to 8 noisy examples of 3 + 3 x + x^2 by gradient descent
 from w = 0, with and without the penalty.
 
