@@ -16,6 +16,9 @@ References:
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -65,13 +68,13 @@ SIZES = {
 }
 
 
-def optimizers(name: str, strength: float) -> dict[str, optax.GradientTransformation]:
-    """Makes the optimizer without penalty, with L2 and with decay."""
+def with_each(train: Callable[[optax.GradientTransformation], Any], name: str, strength: float):
+    """Trains by an optimizer without penalty, with L2 and with decay."""
     direction, last = DIRECTIONS[name], optim.scale_by_learning_rate(RATES[name])
     return {
-        "none": optax.chain(direction, last),
-        "L2": optax.chain(optim.l2(strength), direction, last),
-        "decay": optax.chain(direction, optim.weight_decay(strength), last),
+        "none": train(optax.chain(direction, last)),
+        "L2": train(optax.chain(optim.l2(strength), direction, last)),
+        "decay": train(optax.chain(direction, optim.weight_decay(strength), last)),
     }
 
 
@@ -147,19 +150,14 @@ def draw(config: Config, on, quadratic, noisy):
 def run(config: Config) -> Result:
     """Trains with both, on a quadratic and on the digits."""
     with _compat.enable_x64(True):
-        quadratic = {
-            name: {how: on_quadratic(config, tx)
-                   for how, tx in optimizers(name, config.strength).items()}
-            for name in DIRECTIONS
-        }  # fmt: skip
-        scaled = optimizers("momentum", config.strength / (1 - MU))["decay"]
-        apart = float(abs(quadratic["momentum"]["L2"][-1] - on_quadratic(config, scaled)[-1]).max())
-        noisy = {how: with_noise(config, tx)
-                 for how, tx in optimizers("Adam", config.strength).items()}  # fmt: skip
+        train = functools.partial(on_quadratic, config)
+        quadratic = {name: with_each(train, name, config.strength) for name in DIRECTIONS}
+        scaled = with_each(train, "momentum", config.strength / (1 - MU))
+        apart = float(abs(quadratic["momentum"]["L2"][-1] - scaled["decay"][-1]).max())
+        noisy = with_each(functools.partial(with_noise, config), "Adam", config.strength)
         on = {"quadratic": {name: difference(runs) for name, runs in quadratic.items()}}
-    digits = {name: {how: on_digits(config, tx)
-                     for how, tx in optimizers(name, config.strength / 100).items()}
-              for name in DIRECTIONS}  # fmt: skip
+    train = functools.partial(on_digits, config)
+    digits = {name: with_each(train, name, config.strength / 100) for name in DIRECTIONS}
     on["digits"] = {
         name: difference({how: params for how, (params, _) in runs.items()})
         for name, runs in digits.items()

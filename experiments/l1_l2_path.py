@@ -143,21 +143,21 @@ def run(config: Config) -> Result:
     return Result(
         claims={
             "Proximal steps end at sign(u) max(|u| - lambda / 2, 0)": truth(
-                error[proximal] < EXACT
+                error[proximal].max() < EXACT
             ),
             "With them a weight is exactly 0 where |u| <= lambda / 2, and nowhere else": truth(
-                zeros[proximal] == (abs(u) <= strengths / 2)
+                (zeros[proximal] == (abs(u) <= strengths / 2)).all()
             ),
             "Gradient descent on R + lambda sum |w_i| makes weights exactly 0": truth(
                 zeros[gradient].any()
             ),
             "It ends there or within a step, rate times 2 lambda, of it": truth(
-                error[gradient] <= 2 * RATE * strengths + EXACT
+                (error[gradient] <= 2 * RATE * strengths + EXACT).all()
             ),
             "L2 makes weights exactly 0": truth(zeros[l2].any()),
-            "It ends at u / (1 + lambda)": truth(error[l2] < EXACT),
+            "It ends at u / (1 + lambda)": truth(error[l2].max() < EXACT),
             "More of the weights that have no part in the truth are 0, at every lambda": truth(
-                lost[:, used:].mean(1) >= lost[:, :used].mean(1)
+                (lost[:, used:].mean(1) >= lost[:, :used].mean(1)).all()
             ),
         },
         numbers={what: float(value) for what, value in numbers.items()},
