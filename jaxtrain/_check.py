@@ -83,6 +83,11 @@ def fraction(where: str, argument: str, value: Any, fix: str = "") -> None:
     _number(where, argument, value, "a number in [0, 1)", lambda v: 0 <= v < 1, fix)
 
 
+def within(where: str, argument: str, value: Any, low: float, high: float) -> None:
+    """Checks low <= value <= high."""
+    _number(where, argument, value, f"a number in [{low}, {high}]", lambda v: low <= v <= high, "")
+
+
 def whole(value: Any) -> int | None:
     """Returns a whole number as an int, and None for all else, True and 2.0 among it."""
     try:

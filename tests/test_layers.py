@@ -12,7 +12,19 @@ import pytest
 from catalogue import LAYERS, MODELS, VECTORS, key
 from jax.sharding import PartitionSpec as P
 
-from jaxtrain import _compat, augment, data, losses, metrics, models, nn, optim, schedules, tree
+from jaxtrain import (
+    _compat,
+    augment,
+    data,
+    losses,
+    metrics,
+    models,
+    nn,
+    optim,
+    penalties,
+    schedules,
+    tree,
+)
 
 CASES = LAYERS | MODELS
 TRANSFORMATIONS = catalogue.TRANSFORMATIONS | {
@@ -85,6 +97,7 @@ def public(module):
         (optim, {name.split(",")[0] for name in TRANSFORMATIONS | catalogue.FULL_BATCH}),
         (schedules, set(catalogue.SCHEDULES)),
         (losses, set(catalogue.LOSSES)),
+        (penalties, set(catalogue.PENALTIES)),
         (metrics, set(catalogue.METRICS)),
         (nn.initializers, set(catalogue.INITIALIZERS)),
         (augment, set(catalogue.AUGMENTATIONS)),
@@ -363,6 +376,18 @@ def test_losses_give_a_number_per_example_in_float32_or_better(name):
     for dtype in (jnp.bfloat16, np.float32):
         loss = jax.eval_shape(f, struct(OUTPUTS.shape, dtype), targets)
         assert signature(loss) == ((4,), "float32")
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", catalogue.PENALTIES)
+def test_penalties_give_one_number_of_the_kernels(name):
+    f = catalogue.PENALTIES[name]
+    for dtype in (jnp.bfloat16, np.float32):
+        params = {"dense": {"kernel": struct((2, 3), dtype), "bias": struct((3,), dtype)}}
+        value, slope = jax.eval_shape(jax.value_and_grad(f), params)
+        assert signature(value) == ((), "float32") and signature(slope) == signature(params)
+    zero = {"kernel": np.zeros(3, np.float32), "bias": np.ones(3, np.float32)}
+    assert f(zero) == 0 and not jax.grad(f)(zero)["kernel"].any()
 
 
 @pytest.mark.fast

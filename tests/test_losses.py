@@ -1,11 +1,15 @@
+import functools
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxtrain import losses
-from jaxtrain.errors import ConfigError
+from jaxtrain import _compat, losses
+from jaxtrain.errors import ConfigError, DataError
 
+VECTORS = dict(np.load(pathlib.Path(__file__).parent / "vectors" / "torch_losses.npz"))
 CE = losses.softmax_cross_entropy
 
 
@@ -133,3 +137,194 @@ def test_squared_error_is_the_mean_per_example():
 def test_squared_error_refuses_to_broadcast():
     with pytest.raises(ConfigError, match=r"targets must be of the shape of the outputs, \(4, 1\)"):
         losses.squared_error(jnp.zeros((4, 1)), jnp.zeros(4))
+
+
+C, Q, BITS = VECTORS["classes"], VECTORS["probabilities"], VECTORS["bits"]
+V, W = VECTORS["targets"], VECTORS["weights"]
+
+
+with_options = functools.partial
+CASES = {
+    "softmax_cross_entropy": (CE, C),
+    "softmax_cross_entropy, smoothing": (with_options(CE, smoothing=0.125), C),
+    "softmax_cross_entropy, ignore_index": (with_options(CE, ignore_index=1), C),
+    "softmax_cross_entropy, probabilities": (CE, Q),
+    "class_weighted": (losses.class_weighted(CE, W), C),
+    "hinge, mean": (with_options(losses.hinge, form="mean"), C),
+    "sigmoid_cross_entropy": (losses.sigmoid_cross_entropy, BITS),
+    "sigmoid_cross_entropy, probabilities": (losses.sigmoid_cross_entropy, Q),
+    "binary_hinge": (losses.binary_hinge, BITS),
+    "focal": (losses.focal, C),
+    "focal, 0.5": (with_options(losses.focal, gamma=0.5), C),
+    "sigmoid_focal": (losses.sigmoid_focal, BITS),
+    "sigmoid_focal, no alpha": (with_options(losses.sigmoid_focal, gamma=1.5, alpha=None), BITS),
+    "squared_error": (losses.squared_error, V),
+    "absolute_error": (losses.absolute_error, V),
+    "huber": (losses.huber, V),
+    "huber, 2": (with_options(losses.huber, delta=2.0), V),
+    "minkowski": (losses.minkowski, V),
+}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("name", CASES)
+def test_equals_torch(name, dtype):
+    """At logits of +-1e4, +-1e-30, 0 and equal ones too."""
+    loss, targets = CASES[name]
+    with _compat.enable_x64(dtype == "float64"):
+        z = jnp.asarray(VECTORS["logits"], dtype)
+        if targets.dtype == np.float64:
+            targets = targets.astype(z.dtype)
+        value, pull = jax.vjp(lambda z: loss(z, jnp.asarray(targets)), z)
+        (gradient,) = pull(jnp.ones_like(value))
+        wide = np.promote_types(z.dtype, np.float32)
+        assert value.dtype == wide and gradient.dtype == dtype
+        # Two dozen roundings of numbers below 8 or of those that are compared, and the last one
+        # of a gradient in bfloat16.
+        eps = float(jnp.finfo(wide).eps)
+        np.testing.assert_allclose(value, VECTORS[name], rtol=12 * eps, atol=96 * eps)
+        last = float(jnp.finfo(dtype).eps)
+        np.testing.assert_allclose(
+            gradient.astype(wide), VECTORS[f"{name}, gradient"], rtol=12 * last, atol=96 * eps
+        )
+
+
+def test_smooth_l1_is_huber_divided_by_delta():
+    z = jnp.asarray(VECTORS["logits"], np.float32)
+    found = losses.huber(z, jnp.asarray(V), delta=2.0) / 2
+    np.testing.assert_allclose(found, VECTORS["smooth_l1, 2"], rtol=2e-6)
+
+
+@pytest.mark.fast
+def test_hinge_has_three_forms():
+    # The scores 3.2, 5.1, -1.7 of a cat in CS231n: 2.9 + 0.
+    f, y = np.array([[3.2, 5.1, -1.7], [1.3, 4.9, 2.0], [2.2, 2.5, -3.1]]), np.array([0, 1, 2])
+    m = np.maximum(0, f - f[np.arange(3), y][:, None] + 1)
+    m[np.arange(3), y] = 0
+    expected = {"sum": [2.9, 0, 12.9], "mean": m.sum(1) / 3, "max": m.max(1)}
+    for form, values in expected.items():
+        found = losses.hinge(jnp.asarray(f, np.float32), jnp.asarray(y), form=form)
+        # Three roundings of numbers below 8.
+        np.testing.assert_allclose(found, values, atol=1.5e-6, rtol=0)
+        if form == "max":
+            hinge_loss = pytest.importorskip("sklearn.metrics").hinge_loss
+            np.testing.assert_allclose(found.mean(), hinge_loss(y, f), rtol=1e-6)
+
+
+def test_hinge_max_equals_optax():
+    import optax
+
+    f, y = jnp.asarray(VECTORS["logits"][:5], np.float32), jnp.asarray(C[:5])
+    np.testing.assert_allclose(
+        losses.hinge(f, y, form="max"), optax.losses.multiclass_hinge_loss(f, y), rtol=1e-6
+    )
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("loss", [losses.absolute_error, losses.minkowski, losses.huber])
+def test_errors_of_zero_have_no_gradient(loss):
+    for options in [{"p": 1.0}, {"p": 1.5}] if loss is losses.minkowski else [{}]:
+        slope = jax.grad(lambda y: loss(y, jnp.zeros(1), **options).sum())  # noqa: B023
+        assert slope(jnp.zeros(1)) == 0
+        assert slope(jnp.full(1, 3.0)) == -slope(jnp.full(1, -3.0)) > 0
+
+
+def test_minkowski_lies_between_the_absolute_and_the_squared_error():
+    y, v = jnp.asarray(VECTORS["logits"], np.float32), jnp.asarray(V, np.float32)
+    for p, loss in ((1, losses.absolute_error), (2, losses.squared_error)):
+        np.testing.assert_allclose(losses.minkowski(y, v, p=p), loss(y, v), rtol=1e-6)
+    traced = jax.vmap(lambda p: losses.minkowski(y, v, p=p))(jnp.array([1.0, 1.5]))
+    np.testing.assert_allclose(traced[1], losses.minkowski(y, v), rtol=1e-6)
+
+
+def test_focal_is_the_cross_entropy_at_gamma_zero():
+    z = jnp.asarray(VECTORS["logits"], np.float32)
+    for soft in (jnp.asarray(C), jnp.asarray(Q, np.float32)):
+        value, pull = jax.vjp(lambda z: losses.focal(z, soft, gamma=0), z)  # noqa: B023
+        expected, pull_expected = jax.vjp(lambda z: CE(z, soft), z)  # noqa: B023
+        np.testing.assert_array_equal(value, expected)
+        np.testing.assert_allclose(pull(value), pull_expected(value), rtol=1e-6, atol=1e-6)
+    found = losses.sigmoid_focal(z, jnp.asarray(BITS), gamma=0, alpha=None)
+    expected = losses.sigmoid_cross_entropy(z, jnp.asarray(BITS))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+@pytest.mark.fast
+def test_bits_may_be_bools_integers_and_floats():
+    z = jnp.array([[1.0, -2.0], [0.5, 3.0]])
+    q = np.array([[1, 0], [0, 1]])
+    for loss in (losses.sigmoid_cross_entropy, losses.sigmoid_focal, losses.binary_hinge):
+        kinds = [loss(z, jnp.asarray(q, dtype)) for dtype in (bool, np.uint8, np.float32)]
+        np.testing.assert_array_equal(kinds[0], kinds[1])
+        np.testing.assert_array_equal(kinds[0], kinds[2])
+        bad = loss(z, jnp.array([[1, 0], [-1, 2]]))
+        np.testing.assert_array_equal(jnp.isnan(bad), [False, True])
+
+
+def test_an_ignored_label_has_neither_loss_nor_gradient():
+    z, y = jnp.zeros((4, 3)), jnp.array([0, -100, -1, 2])
+    for weigh in (lambda f: f, lambda f: losses.class_weighted(f, [1.0, 2.0, 4.0])):
+        loss = weigh(functools.partial(CE, ignore_index=-100, smoothing=0.1))
+        np.testing.assert_array_equal(jnp.isnan(loss(z, y)), [False, False, True, False])
+        gradient = jax.grad(lambda z: loss(z, y).sum())(z)  # noqa: B023
+        assert loss(z, y)[1] == 0 and not gradient[1].any()
+    with pytest.raises(ConfigError, match="ignore_index must be None where labels are prob"):
+        CE(z, z, ignore_index=1)
+    with pytest.raises(TypeError, match="ignore_index must be an int or None, got 1.0"):
+        CE(z, y, ignore_index=1.0)
+
+
+@pytest.mark.fast
+def test_class_weights_are_those_of_sklearn():
+    compute = pytest.importorskip("sklearn.utils.class_weight").compute_class_weight
+    y = np.repeat([0, 1, 2], [70, 20, 10])
+    w = losses.class_weights(y)
+    np.testing.assert_allclose(w, compute("balanced", classes=np.arange(3), y=y), rtol=1e-15)
+    # With these the mean over the examples is torch's, the mean over the weights: they add up to n.
+    np.testing.assert_allclose(w[y].mean(), 1, rtol=1e-15)
+    for bad, classes in ((y[:70], 2), (y, 2), (y - 1, None), (y[:0], None), (y / 2, None)):
+        with pytest.raises(DataError, match="class_weights: labels must be"):
+            losses.class_weights(bad, classes=classes)
+
+
+def test_torchs_weighted_mean_divides_by_the_weights():
+    z, y = jnp.asarray(VECTORS["logits"][:5], np.float32), C[:5]
+    loss = losses.class_weighted(CE, W / W[y].mean())(z, jnp.asarray(y))
+    np.testing.assert_allclose(loss.mean(), VECTORS["class_weighted, torch's mean"], rtol=1e-6)
+
+
+def test_weights_that_do_not_fit_are_refused():
+    with pytest.raises(ConfigError, match="class_weighted: weights must be one number for each of"):
+        losses.class_weighted(CE, [1.0, 2.0])(jnp.zeros((4, 3)), jnp.arange(4))
+    for bad in ([-1.0, 1.0], [np.nan, 1.0], 2.0):
+        with pytest.raises(ConfigError, match="class_weighted: weights must be a vector"):
+            losses.class_weighted(CE, bad)
+    with pytest.raises(TypeError, match="labels must be integer, got 'float32'"):
+        losses.class_weighted(CE, [1.0, 2.0])(jnp.zeros((4, 2)), jnp.zeros((4, 2)))
+    with pytest.raises(ConfigError, match=r"weights must be of shape \(4,\), got \(4, 1\)"):
+        losses.sample_weighted(CE)(jnp.zeros((4, 2)), (jnp.zeros(4, int), jnp.ones((4, 1))))
+    with pytest.raises(TypeError, match="loss must be a function"):
+        losses.sample_weighted(None)
+
+
+@pytest.mark.fast
+def test_other_losses_refuse_wrong_kinds():
+    z = jnp.zeros((4, 3))
+    with pytest.raises(TypeError, match="hinge: labels must be integer, .* give classes, such as"):
+        losses.hinge(z, z)
+    with pytest.raises(ConfigError, match=r"labels must be of the shape .* softmax"):
+        losses.sigmoid_cross_entropy(z, jnp.arange(4))
+    with pytest.raises(ConfigError, match="targets must be of the shape of the outputs"):
+        losses.huber(z, jnp.zeros(4))
+    for call in (
+        lambda: losses.hinge(z, jnp.arange(4), form="weston"),
+        lambda: losses.hinge(z, jnp.arange(4), margin=0),
+        lambda: losses.huber(z, z, delta=0.0),
+        lambda: losses.minkowski(z, z, p=0.5),
+        lambda: losses.focal(z, jnp.arange(4), gamma=-1),
+        lambda: losses.sigmoid_focal(z, z, alpha=1.5),
+        lambda: losses.binary_hinge(z, z, margin=-1.0),
+    ):
+        with pytest.raises(ConfigError, match="must be"):
+            call()

@@ -1,4 +1,49 @@
-"""Augmentations: `f(key, image, *, ...) -> image` for one image, applied inside the step."""
+"""Augmentations: `f(key, image, *, ...) -> image` for one image, applied inside the step.
 
-from jaxtrain.augment._geometry import random_affine as random_affine
+`jax.vmap` takes a batch of keys and images. Integers are understood as [0, 255] and floats as
+[0, 1] where a range matters and `high` does not say otherwise. What draws nothing takes no key;
+what mixes examples takes a batch with its labels.
+"""
+
+from jaxtrain.augment._affine import affine as affine
+from jaxtrain.augment._affine import random_affine as random_affine
+from jaxtrain.augment._affine import random_rotation as random_rotation
+from jaxtrain.augment._affine import random_scale as random_scale
+from jaxtrain.augment._affine import random_shear as random_shear
+from jaxtrain.augment._affine import random_stretch as random_stretch
+from jaxtrain.augment._affine import random_translation as random_translation
+from jaxtrain.augment._affine import rotate as rotate
+from jaxtrain.augment._color import Lighting as Lighting
+from jaxtrain.augment._color import blend as blend
+from jaxtrain.augment._color import brightness as brightness
+from jaxtrain.augment._color import color_jitter as color_jitter
+from jaxtrain.augment._color import contrast as contrast
+from jaxtrain.augment._color import exchange_channels as exchange_channels
+from jaxtrain.augment._color import fit_lighting as fit_lighting
+from jaxtrain.augment._color import grayscale as grayscale
+from jaxtrain.augment._color import hue as hue
+from jaxtrain.augment._color import pca_lighting as pca_lighting
+from jaxtrain.augment._color import saturation as saturation
+from jaxtrain.augment._compose import compose as compose
+from jaxtrain.augment._compose import maybe as maybe
+from jaxtrain.augment._erase import cutout as cutout
+from jaxtrain.augment._erase import random_erasing as random_erasing
+from jaxtrain.augment._filter import gaussian_blur as gaussian_blur
+from jaxtrain.augment._filter import random_blur as random_blur
+from jaxtrain.augment._filter import sharpen as sharpen
+from jaxtrain.augment._geometry import center_crop as center_crop
+from jaxtrain.augment._geometry import crop as crop
+from jaxtrain.augment._geometry import flip as flip
 from jaxtrain.augment._geometry import random_crop as random_crop
+from jaxtrain.augment._geometry import random_flip as random_flip
+from jaxtrain.augment._geometry import random_resized_crop as random_resized_crop
+from jaxtrain.augment._geometry import resize as resize
+from jaxtrain.augment._mix import cutmix as cutmix
+from jaxtrain.augment._mix import mix_same_class as mix_same_class
+from jaxtrain.augment._mix import mixup as mixup
+from jaxtrain.augment._noise import gaussian_noise as gaussian_noise
+from jaxtrain.augment._noise import salt_and_pepper as salt_and_pepper
+from jaxtrain.augment._warp import elastic as elastic
+from jaxtrain.augment._warp import lens_distortion as lens_distortion
+from jaxtrain.augment._warp import random_lens_distortion as random_lens_distortion
+from jaxtrain.augment._warp import resample as resample

@@ -41,6 +41,7 @@ from ._clip import clip_per_parameter as clip_per_parameter
 from ._decay import DecayState as DecayState
 from ._decay import kernels as kernels
 from ._decay import l2 as l2
+from ._decay import max_norm as max_norm
 from ._decay import proximal_l1 as proximal_l1
 from ._decay import weight_decay as weight_decay
 from ._kfac import KFACFactors as KFACFactors

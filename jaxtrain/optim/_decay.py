@@ -1,4 +1,4 @@
-"""Penalties on the size of params: decoupled and coupled decay, and soft thresholds."""
+"""What keeps params small: decoupled and coupled decay, soft thresholds, limits of norms."""
 
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ def kernels(path: str, leaf: Any) -> bool:
     return name in ("kernel", "embedding", "weight", "w", "") or name.isdigit()
 
 
-def _penalized(where, rule, params):
+def penalized(where, rule, params):
     """The tree of bools that tells which params are penalized."""
     require_params(where, params)
     mask = tree.select(kernels if rule is None else rule, params)
@@ -57,12 +57,12 @@ def _add_multiple_of_params(where, argument, strength, times, rule):
     schedule = as_schedule(strength)
 
     def init(params):
-        _penalized(where, rule, params)
+        penalized(where, rule, params)
         return DecayState(jnp.zeros((), jnp.int32))
 
     def update(updates, state, params=None):
         c = times * as_float(schedule(state.count))
-        mask = _penalized(where, rule, params)
+        mask = penalized(where, rule, params)
         updates = jax.tree.map(
             lambda u, w, chosen: linear(1, u, c, w) if chosen else u, updates, params, mask
         )
@@ -178,11 +178,11 @@ def proximal_l1(
     tx = extended("proximal_l1", tx)
 
     def init(params):
-        _penalized("proximal_l1", rule, params)
+        penalized("proximal_l1", rule, params)
         return tx.init(params)
 
     def update(updates, state, params=None, **extra):
-        mask = _penalized("proximal_l1", rule, params)
+        mask = penalized("proximal_l1", rule, params)
         updates, state = tx.update(updates, state, params, **extra)
         threshold = learning_rate(state) * as_float(strength)
 
@@ -197,3 +197,62 @@ def proximal_l1(
         return jax.tree.map(leaf, updates, params, mask), state
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def max_norm(
+    limit: ArrayLike, *, axis: int | tuple[int, ...] | None = None, rule: Rule | None = None
+) -> optax.GradientTransformation:
+    """Shortens the weights of each unit to a limit after each update.
+
+    Weights w that the updates so far would move to z go to `z * min(1, limit / |z|)`, the nearest
+    ones whose norm is at most the limit. It stands last in a chain, before an average if there is
+    one: what follows would change the updates again.
+
+    Args:
+      limit: > 0, a number or a traced array; the paper takes 3 to 4.
+      axis: the axes that a norm is taken over. None means all but the last, as what leads to one
+        output in dense kernels (input, output) and in those of convolutions (height, width, input,
+        output); leaves of one axis are one unit. An embedding (tokens, features) takes -1.
+      rule: as in `weight_decay`.
+
+    Returns:
+      The transformation, without state; the updates of the chosen params have the params' dtype.
+
+    Raises:
+      ConfigError: limit is out of range or, from init, the rule chooses nothing.
+
+    Example:
+      >>> tx = optax.chain(optax.sgd(1.0), max_norm(2.5))
+      >>> params = {"kernel": jnp.array([[3.0, 0.5], [4.0, 1.0]])}
+      >>> zero = jax.tree.map(jnp.zeros_like, params)
+      >>> optax.apply_updates(params, tx.update(zero, tx.init(params), params)[0])["kernel"]
+      Array([[1.5, 0.5],
+             [2. , 1. ]], dtype=float32)
+
+    References:
+      Srivastava, Hinton, Krizhevsky, Sutskever and Salakhutdinov, Dropout: A Simple Way to Prevent
+      Neural Networks from Overfitting, 2014.
+    """
+    _check.positive("max_norm", "limit", limit)
+
+    def init(params):
+        penalized("max_norm", rule, params)
+        return optax.EmptyState()
+
+    def update(updates, state, params=None):
+        def leaf(u, w, chosen):
+            if not chosen:
+                return u
+            w_, u_, c = (jnp.asarray(x, accumulator(w)) for x in (w, u, limit))
+            z = w_ + u_
+            axes = axis if axis is not None else tuple(range(z.ndim - 1)) or None
+            # Divided by the largest, so that squares neither overflow nor underflow.
+            s = jnp.abs(z).max(axes, keepdims=True, initial=0)
+            s = jnp.where(s > 0, s, 1)
+            norm = s * jnp.sqrt(((z / s) ** 2).sum(axes, keepdims=True))
+            return jnp.where(norm <= c, u_, z * (c / norm) - w_).astype(jnp.result_type(w))
+
+        mask = penalized("max_norm", rule, params)
+        return jax.tree.map(leaf, updates, params, mask), state
+
+    return optax.GradientTransformation(init, update)

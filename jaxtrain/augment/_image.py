@@ -1,0 +1,65 @@
+"""What all augmentations need: the type to compute in, the range, and checks of images."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtrain import _check
+
+
+def checked(where: str, image: Any, *, channels: int | None = None) -> jax.Array:
+    """Returns an image as an array, (height, width, channels)."""
+    image = jnp.asarray(image)
+    if image.ndim != 3 or channels not in (None, image.shape[2]):
+        rule = f"of shape (height, width, {channels or 'channels'})"
+        fix = "jax.vmap takes a batch" if image.ndim == 4 else ""
+        _check.fail(where, "image", rule, image.shape, fix)
+    if image.dtype == bool or jnp.issubdtype(image.dtype, np.complexfloating):
+        _check.fail(where, "image", "of integers or floats", str(image.dtype), error=TypeError)
+    return image
+
+
+def widened(x: Any) -> jax.Array:
+    """Returns x in the type to compute in: float64 if x is, else float32."""
+    return jnp.asarray(x, np.float64 if x.dtype == np.float64 else np.float32)
+
+
+def narrowed(y: jax.Array, dtype: Any, high: Any = None) -> jax.Array:
+    """Returns y, first clipped to [0, high] if that is given, in a type, rounded to an integer."""
+    y = y if high is None else jnp.clip(y, 0, high)
+    if jnp.issubdtype(dtype, np.integer):
+        limits = jnp.iinfo(dtype)
+        y = jnp.clip(jnp.round(y), limits.min, limits.max)
+    return y.astype(dtype)
+
+
+def largest(where: str, image: jax.Array, high: Any) -> jax.Array:
+    """Returns the largest value of an image's range, in the type to compute in.
+
+    It is `high`, and if that is None 255 for integers and 1 for floats.
+    """
+    if high is None:
+        high = 255 if jnp.issubdtype(image.dtype, np.integer) else 1
+    _check.positive(where, "high", high)
+    return jnp.asarray(high, widened(image).dtype)
+
+
+def interval(where: str, argument: str, value: Any) -> tuple[Any, Any]:
+    """Returns (low, high), checked to be 0 < low <= high < inf."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        _check.fail(where, argument, "a pair (low, high)", value, error=TypeError)
+    for number in value:
+        _check.positive(where, argument, number)
+    _check.at_most(where, f"the lower end of {argument}", value[0], "its upper end", value[1])
+    return value[0], value[1]
+
+
+def sizes(where: str, argument: str, value: Any) -> tuple[int, int]:
+    """Returns (height, width), checked to be two whole numbers >= 1."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        _check.fail(where, argument, "a pair (height, width)", value, error=TypeError)
+    for number in value:
+        _check.integer(where, argument, number)
+    return value[0], value[1]

@@ -1,0 +1,72 @@
+"""What outputs and labels may be: their types and shapes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtrain import _check
+
+
+def floating(where: str, argument: str, x: Any) -> jax.Array:
+    """Returns x, which must be floating, in float32 or better."""
+    x = jnp.asarray(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        _check.fail(where, argument, "floating", str(x.dtype), error=TypeError)
+    return x.astype(np.promote_types(x.dtype, np.float32))
+
+
+def check_labels(where: str, logits: jax.Array, labels: jax.Array) -> str:
+    """Returns "classes" for integer labels of shape (...), "probabilities" for floating (..., K).
+
+    The dtype decides and the shape must follow: where the batch has as many examples as there
+    are classes, the shape alone would not tell.
+    """
+    if jnp.issubdtype(labels.dtype, jnp.integer):
+        kind, shape = "classes", logits.shape[:-1]
+        fix = "give classes, or probabilities as floats"
+    elif jnp.issubdtype(labels.dtype, jnp.floating):
+        kind, shape = "probabilities", logits.shape
+        fix = "give probabilities, or classes as integers"
+    else:
+        _check.fail(where, "labels", "integer or floating", str(labels.dtype), error=TypeError)
+    if logits.ndim == 0 or labels.shape != shape:
+        rule = f"of shape {shape} for {labels.dtype} labels and logits {logits.shape}"
+        _check.fail(where, "labels", rule, labels.shape, fix)
+    return kind
+
+
+def check_classes(where: str, logits: jax.Array, labels: jax.Array) -> None:
+    """Checks that labels are integer classes, of shape (...) for logits (..., K)."""
+    if check_labels(where, logits, labels) != "classes":
+        fix = "give classes, such as labels.argmax(-1)"
+        _check.fail(where, "labels", "integer", str(labels.dtype), fix, TypeError)
+
+
+def at_class(x: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns x[..., labels], NaN where a label is outside [0, K)."""
+    labels = jnp.where(labels < 0, x.shape[-1], labels)  # -1 would be the last class
+    return jnp.take_along_axis(x, labels[..., None], -1, mode="fill", fill_value=jnp.nan)[..., 0]
+
+
+def binary(where: str, logits: jax.Array, labels: jax.Array) -> jax.Array:
+    """Returns q in the type and shape of the logits: bools and 0 or 1, NaN for other integers."""
+    kinds = (jnp.bool_, jnp.integer, jnp.floating)
+    if not any(jnp.issubdtype(labels.dtype, kind) for kind in kinds):
+        _check.fail(
+            where, "labels", "bool, integer or floating", str(labels.dtype), error=TypeError
+        )
+    if logits.ndim == 0 or labels.shape != logits.shape:
+        rule = f"of the shape of the outputs, {logits.shape}, with an axis for the batch"
+        fix = "for one class of K per example take the softmax forms"
+        _check.fail(where, "labels", rule, labels.shape, fix)
+    q = labels.astype(logits.dtype)
+    if jnp.issubdtype(labels.dtype, jnp.integer):
+        q = jnp.where((labels == 0) | (labels == 1), q, jnp.nan)
+    return q
+
+
+def per_example(x: jax.Array) -> jax.Array:
+    """Returns the mean over all axes but the first."""
+    return x.mean(range(1, x.ndim))
