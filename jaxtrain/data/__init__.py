@@ -1,9 +1,17 @@
 """Data sets in host memory, the order of their examples, and preprocessing as fit/apply pairs."""
 
+from . import clean as clean
+from . import min_max as min_max
+from . import pca as pca
+from . import robust as robust
 from . import standardize as standardize
+from . import whiten as whiten
 from ._dataset import ArrayDataset as ArrayDataset
 from ._dataset import split as split
 from ._digits import digits as digits
 from ._mnist import mnist as mnist
 from ._mnist import read_idx as read_idx
 from ._order import Order as Order
+from ._pipeline import Preprocessing as Preprocessing
+from ._pipeline import pipeline as pipeline
+from ._pipeline import prepare as prepare

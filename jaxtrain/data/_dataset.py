@@ -11,6 +11,7 @@ import numpy as np
 from jaxtrain import _check
 from jaxtrain.errors import DataError
 
+from ._blocks import is_real
 from ._order import check_seed, permutation
 
 _SPLIT = 2**63  # a stream of its own: no epoch gets that far
@@ -29,8 +30,7 @@ def _first(x: np.ndarray, bad: np.ndarray, n: int) -> dict:
 def _host_array(name: str, x: Any) -> np.ndarray:
     """Returns x as a finite array of a type that JAX keeps as it is."""
     x = np.asarray(x)
-    kinds = (np.bool_, np.integer, np.floating)
-    if not any(jnp.issubdtype(x.dtype, kind) for kind in kinds):
+    if not is_real(x.dtype):
         _fail(name, "of bool, integer or float type", str(x.dtype))
     if x.ndim == 0:
         _fail(name, "an array with one row per example", x.item(), "wrap lists in np.array")

@@ -5,14 +5,13 @@ the inverse. `functools.partial(standardize.apply, stats)` is a function of one 
 layer.
 """
 
-import math
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain import _check
-from jaxtrain.errors import DataError
+
+from ._blocks import average, axes, first, promote, stats_dtype
 
 
 class Stats(NamedTuple):
@@ -28,7 +27,9 @@ def fit(x: Any, *, per: str = "feature", scale: bool = True, eps: float = 1e-8) 
         mean = (1/n) sum_i x_i,   std = max(sqrt((1/n) sum_i (x_i - mean)^2), eps)
 
     Args:
-        x: Examples, (n, ...), of an integer or float type.
+        x: Examples, (n, ...), of a bool, integer or float type, read a block at a time; or a
+            function without arguments that returns an iterator over such arrays, anew at each
+            call, for data larger than memory.
         per: What has its own statistics: each "feature" (every entry of an example), each
             "channel" (the last axis), or "all" (one number for the whole).
         scale: Whether to scale; without it std is 1, so that `apply` only centres, as AlexNet
@@ -40,7 +41,7 @@ def fit(x: Any, *, per: str = "feature", scale: bool = True, eps: float = 1e-8) 
         NumPy arrays, float64 if x is, else float32.
 
     Raises:
-        DataError: If x has no examples.
+        DataError: If x has no examples, or one that is not finite.
 
     Example:
         >>> stats = fit(np.array([[1.0, 10.0], [3.0, 50.0]]))
@@ -50,25 +51,16 @@ def fit(x: Any, *, per: str = "feature", scale: bool = True, eps: float = 1e-8) 
     References:
         Y. LeCun, L. Bottou, G. Orr, K.-R. Mueller, Efficient BackProp, 1998.
     """
-    _check.choice("standardize.fit", "per", per, ("feature", "channel", "all"))
-    _check.positive("standardize.fit", "eps", eps)
-    x = np.asarray(x)
-    if x.size == 0 or x.ndim == 0:
-        rule = "an array with at least one example"
-        _check.fail("standardize.fit", "x", rule, x.shape, error=DataError)
-    axes = {"feature": (0,), "channel": tuple(range(x.ndim - 1)), "all": tuple(range(x.ndim))}[per]
-    n = math.prod(x.shape[axis] for axis in axes)
-
-    def average(f):
-        blocks = (x[i : i + 1024].astype(np.float64) for i in range(0, len(x), 1024))
-        return sum(f(block).sum(axes, keepdims=True) for block in blocks) / n
-
-    mean = average(lambda x: x)
+    where = "standardize.fit"
+    _check.flag(where, "scale", scale)
+    _check.positive(where, "eps", eps)
+    block = first(where, x)
+    over = axes(where, per, block.ndim)
+    mean = average(where, x, lambda x: x, over)
     std = np.ones_like(mean)
     if scale:
-        std = np.maximum(np.sqrt(average(lambda x: (x - mean) ** 2)), eps)
-    dtype = np.float64 if x.dtype == np.float64 else np.float32
-    return Stats(mean.astype(dtype), std.astype(dtype))
+        std = np.maximum(np.sqrt(average(where, x, lambda x: (x - mean) ** 2, over)), eps)
+    return Stats(mean.astype(stats_dtype(block)), std.astype(stats_dtype(block)))
 
 
 def apply(stats: Stats, x: Any) -> Any:
@@ -82,7 +74,7 @@ def apply(stats: Stats, x: Any) -> Any:
         y of the shape of x, computed in float32 or better; of the dtype of x, float32 where
         that is an integer.
     """
-    x, mean, std, dtype = _promote(stats, x)
+    (mean, std), x, dtype = promote(stats, x)
     return ((x - mean) / std).astype(dtype)
 
 
@@ -96,12 +88,5 @@ def invert(stats: Stats, x: Any) -> Any:
     Returns:
         As `apply` does; integers are not restored.
     """
-    y, mean, std, dtype = _promote(stats, x)
+    (mean, std), y, dtype = promote(stats, x)
     return (y * std + mean).astype(dtype)
-
-
-def _promote(stats, x):
-    """Returns x, mean and std in the type to compute in, and the type of the result."""
-    wide = np.float64 if x.dtype == np.float64 else np.float32
-    dtype = x.dtype if jnp.issubdtype(x.dtype, np.floating) else np.float32
-    return x.astype(wide), stats.mean.astype(wide), stats.std.astype(wide), dtype

@@ -1,0 +1,106 @@
+"""The training set in blocks, what is summed over them, and the types to compute in."""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxtrain import _check
+from jaxtrain.errors import DataError
+
+
+def blocks(where: str, x: Any) -> Iterator[np.ndarray]:
+    """Yields every example once, in checked arrays (b, ...).
+
+    Args:
+        where: The function that error messages name.
+        x: Examples, (n, ...), in memory or not (`np.memmap`); or a function without arguments that
+            returns an iterator over such arrays, from the start at each call.
+
+    Raises:
+        DataError: If there are no examples, they differ in shape, or one is not finite.
+    """
+    n, shape = 0, None
+    for block in x() if callable(x) else _cut(np.asarray(x)):
+        block = np.asarray(block)
+        if not is_real(block.dtype):
+            _fail(where, "of bool, integer or float type", str(block.dtype))
+        if shape not in (None, block.shape[1:]):
+            _fail(where, f"of examples of one shape, {shape}", block.shape[1:])
+        bad = np.argwhere(~np.isfinite(block))
+        if len(bad):
+            i, *entry = map(int, bad[0])
+            _fail(
+                where, "finite", {(n + i, *entry): block[(i, *entry)].item()}, "as {index: value}"
+            )
+        n, shape = n + len(block), block.shape[1:]
+        if block.size:
+            yield block
+    if n == 0 or 0 in shape:
+        fix = "its function must return a new iterator at each call" if callable(x) else ""
+        _fail(where, "an array with at least one example", (n, *(shape or ())), fix)
+
+
+def is_real(dtype: Any) -> bool:
+    """Returns whether it is a bool, integer or float type, bfloat16 and the like among them."""
+    return any(jnp.issubdtype(dtype, kind) for kind in (np.bool_, np.integer, np.floating))
+
+
+def _fail(where, rule, value, fix=""):
+    _check.fail(where, "x", rule, value, fix, DataError)
+
+
+def _cut(x):
+    """Cuts x into blocks of at most 1024 examples and, in float64, 64 MB."""
+    if x.ndim == 0:
+        return iter(())
+    size = max(1, min(1024, 2**23 // max(1, math.prod(x.shape[1:]))))
+    return (x[i : i + size] for i in range(0, len(x), size))
+
+
+def first(where: str, x: Any) -> np.ndarray:
+    """Returns the first block, which has the type and the rank of them all."""
+    return next(blocks(where, x))
+
+
+def average(where: str, x: Any, f: Callable, axes: Sequence[int]) -> np.ndarray:
+    """Averages f(block) over axes, of which the first is one; in float64, the axes are kept."""
+    total, n = np.float64(0), 0
+    for block in blocks(where, x):
+        y = f(block.astype(np.float64))
+        total = total + y.sum(tuple(axes), keepdims=True)
+        n += math.prod(y.shape[axis] for axis in axes)
+    return total / n
+
+
+def axes(where: str, per: str, ndim: int) -> tuple[int, ...]:
+    """Returns the axes that share a statistic, for `per` one of "feature", "channel", "all"."""
+    _check.choice(where, "per", per, ("feature", "channel", "all"))
+    return tuple({"feature": range(1), "channel": range(ndim - 1), "all": range(ndim)}[per])
+
+
+def stats_dtype(x: np.ndarray) -> type:
+    """Returns the type of statistics of x, and of what is computed with them."""
+    return np.float64 if x.dtype == np.float64 else np.float32
+
+
+def promote(stats: Any, x: Any) -> tuple[Any, Any, Any]:
+    """Returns stats and x in the type to compute in, and the type of the result."""
+    wide = stats_dtype(x)
+    dtype = x.dtype if jnp.issubdtype(x.dtype, np.floating) else np.float32
+    return jax.tree.map(lambda s: s.astype(wide), stats), x.astype(wide), dtype
+
+
+def multiply(matrix: Any, x: Any) -> Any:
+    """Multiplies every example by a matrix, whose last axes are those of an example.
+
+    In NumPy where both are of NumPy, else in JAX at the full precision of the type.
+    """
+    over = [range(1, x.ndim), range(matrix.ndim - x.ndim + 1, matrix.ndim)]
+    axes = [list(i) for i in over]
+    if isinstance(matrix, np.ndarray) and isinstance(x, np.ndarray):
+        return np.tensordot(x, matrix, axes)
+    return jnp.tensordot(x, matrix, axes, precision="highest")

@@ -1,0 +1,60 @@
+"""Arrays and pandas frames as one kind of table."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxtrain import _check
+from jaxtrain.errors import DataError
+
+from .._blocks import is_real
+
+
+class Table(NamedTuple):
+    """Values (n, d), the names of the d features and of the n examples."""
+
+    values: np.ndarray
+    features: list[str]
+    names: np.ndarray
+
+
+def read(where: str, x: Any, *, numeric: bool = True) -> Table:
+    """Reads an array (n, ...), a pandas frame, or a series.
+
+    Args:
+        where: The function that error messages name.
+        x: The examples.
+        numeric: Whether the values must be numbers, and become float64 with NaN for nulls.
+
+    Raises:
+        DataError: If there are no examples, or values are not numbers where they must be.
+    """
+    if hasattr(x, "to_frame") and not hasattr(x, "columns"):
+        x = x.to_frame()
+    if hasattr(x, "columns"):
+        names, features = x.index.to_numpy(), [str(column) for column in x.columns]
+        kinds = {f: str(t) for f, t in zip(features, x.dtypes, strict=True) if t.kind not in "biuf"}
+        if numeric and kinds:
+            fix = "as x.select_dtypes(['number', 'bool']) are"
+            _check.fail(where, "x", "of numeric columns", kinds, fix, DataError)
+        values = x.to_numpy(np.float64, na_value=np.nan) if numeric else x.to_numpy()
+    else:
+        x = np.asarray(x)
+        features = [", ".join(map(str, i)) or "0" for i in np.ndindex(x.shape[1:])]
+        if numeric and not is_real(x.dtype):
+            _check.fail(where, "x", "of bool, integer or float type", str(x.dtype), "", DataError)
+        names = np.arange(len(x) if x.ndim else 0)
+        values = x.reshape(len(names), len(features)) if x.ndim else x
+        values = values.astype(np.float64) if numeric else values
+    if not values.size:
+        _check.fail(where, "x", "of at least one example", np.shape(x), "", DataError)
+    return Table(values, features, names)
+
+
+def finite(where: str, values: np.ndarray) -> None:
+    """Checks that no value is NaN or infinite."""
+    bad = np.argwhere(~np.isfinite(values))
+    if len(bad):
+        value = {tuple(map(int, bad[0])): values[tuple(bad[0])].item()}
+        fix = f"the first of {len(bad)}, by (example, feature); clean.nulls finds missing ones"
+        _check.fail(where, "x", "finite", value, fix, DataError)

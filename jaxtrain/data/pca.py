@@ -1,0 +1,123 @@
+"""Principal components: decorrelated coordinates, the few with the largest variance.
+
+A preprocessing is a pair of functions, `fit(x) -> stats` and `apply(stats, x) -> x`, here with
+the inverse.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxtrain import _check
+from jaxtrain.errors import DataError
+
+from ._blocks import average, blocks, first, multiply, promote, stats_dtype
+
+
+class Stats(NamedTuple):
+    """Mean (1, ...), k components (k, ...) of norm 1, variances (k,) and their shares (k,)."""
+
+    mean: Any
+    components: Any
+    variance: Any
+    share: Any
+
+
+def fit(x: Any, *, components: int | float | None = None, ddof: int = 1) -> Stats:
+    """Computes the principal components of a training set, in float64.
+
+        C = (1/(n - ddof)) sum_i (x_i - mean) (x_i - mean)^T = U diag(variance) U^T
+
+    The components are the columns of U with the largest variances, in descending order, each with
+    the sign that makes its largest entry positive. share is their part of the sum of all.
+
+    Args:
+        x: Examples, (n, ...), flattened to d features; or a function that returns an iterator over
+            such arrays, as for `standardize.fit`: only C, (d, d), is held in memory.
+        components: Their number k, an int in [1, min(n, d)]; or a float in [0, 1), a share of the
+            variance, and k the least number that keeps more. None keeps min(n, d).
+        ddof: 1 divides by n - 1, as scikit-learn does, 0 by n. The components are the same.
+
+    Returns:
+        NumPy arrays, float64 if x is, else float32.
+
+    Raises:
+        ConfigError: If `components` is out of range.
+        DataError: If x has no more than `ddof` examples, or one that is not finite.
+
+    Example:
+        >>> stats = fit(np.array([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0]]), components=1)
+        >>> apply(stats, np.array([[2.0, 2.0]])).round(3)
+        array([[1.414]])
+        >>> invert(stats, np.array([[2.0**0.5]])).round(3)
+        array([[2., 2.]])
+
+    References:
+        K. Pearson, On Lines and Planes of Closest Fit to Systems of Points in Space, 1901.
+    """
+    dtype = stats_dtype(first("pca.fit", x))
+    return Stats(*(array.astype(dtype) for array in eigen("pca.fit", x, components, ddof)))
+
+
+def apply(stats: Stats, x: Any) -> Any:
+    """Computes the coordinates of examples: y = U^T (x - mean).
+
+    Args:
+        stats: What `fit` returned for the training set.
+        x: Examples, (n, ...), NumPy or JAX, traced or not.
+
+    Returns:
+        y, (n, k), computed in float32 or better; of the dtype of x, float32 where that is an
+        integer.
+    """
+    stats, x, dtype = promote(stats, x)
+    return multiply(stats.components, x - stats.mean).astype(dtype)
+
+
+def invert(stats: Stats, x: Any) -> Any:
+    """Reconstructs examples: x = U y + mean, what `apply` had where all components are kept.
+
+    Args:
+        stats: What `apply` had.
+        x: Coordinates, (n, k).
+
+    Returns:
+        Examples of the shape of those fitted, of the dtype of y.
+    """
+    stats, y, dtype = promote(stats, x)
+    k, *example = stats.components.shape
+    x = multiply(stats.components.reshape(k, -1).T, y)
+    return (x.reshape(-1, *example) + stats.mean).astype(dtype)
+
+
+def eigen(where: str, x: Any, components: int | float | None, ddof: int) -> tuple[np.ndarray, ...]:
+    """Returns mean, k components, their variances and the share of each in the sum of all."""
+    _check.choice(where, "ddof", ddof, (0, 1))
+    mean = average(where, x, lambda x: x, (0,))
+    d, n, scatter = mean.size, 0, np.float64(0)
+    for block in blocks(where, x):
+        centred = (block.astype(np.float64) - mean).reshape(-1, d)
+        scatter = scatter + centred.T @ centred
+        n += len(block)
+    if n <= ddof:
+        _check.fail(where, "x", f"more than {ddof} example", n, "ddof=0 divides by n", DataError)
+    variance, u = np.linalg.eigh(scatter / (n - ddof))
+    variance, u = np.maximum(variance[::-1], 0), u.T[::-1]
+    u = u * np.sign(np.take_along_axis(u, abs(u).argmax(1)[:, None], 1))
+    share = variance / (variance.sum() or 1)
+    k = _number(where, components, share, min(n, d))
+    return mean, u[:k].reshape(k, *mean.shape[1:]), variance[:k], share[:k]
+
+
+def _number(where, components, share, most):
+    """Returns the number of components that are kept, of at most `most`."""
+    if components is None:
+        return most
+    k = _check.whole(components)
+    if k is None:
+        _check.fraction(where, "components", components)
+        k = 1 + int(np.searchsorted(np.cumsum(share), components, side="right"))
+        return min(k, most)
+    if not 1 <= k <= most:
+        _check.fail(where, "components", f"in [1, {most}], or a share in (0, 1)", components)
+    return k
