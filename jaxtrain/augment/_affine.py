@@ -38,10 +38,15 @@ def affine(
     image = _image.checked("affine", image)
     height, width, _ = image.shape
     dtype = _image.widened(image).dtype
-    c = np.array([[height - 1], [width - 1]], dtype) / 2
-    p = np.indices((height, width), dtype).reshape(2, -1)
-    at = c + _matmul(jnp.asarray(matrix, dtype), p - c) + jnp.asarray(shift, dtype)[:, None]
-    return resample(image, at.reshape(2, height, width), order=order, fill=fill)
+    a, t = jnp.asarray(matrix, dtype), jnp.asarray(shift, dtype)
+    if a.shape != (2, 2) or t.shape != (2,):
+        rule = "of shapes (2, 2) and (2,)"
+        _check.fail("affine", "matrix and shift", rule, (a.shape, t.shape))
+    c = np.array([height - 1, width - 1], dtype) / 2
+    row, column = (p - c[i] for i, p in enumerate(np.indices((height, width), dtype)))
+    # Not a matrix product: rounded to bfloat16 on TPU, computed anew for each neighbor on CPU.
+    at = [a[i, 0] * row + a[i, 1] * column + (c[i] + t[i]) for i in (0, 1)]
+    return resample(image, at, order=order, fill=fill)
 
 
 def rotate(image: Any, degrees: ArrayLike, *, order: int = 1, fill: ArrayLike = 0) -> jax.Array:
@@ -118,18 +123,17 @@ def random_affine(
     _check.nonnegative("random_affine", "shear", shear)
     _check.fraction("random_affine", "distortion", distortion)
     _check.nonnegative("random_affine", "shift", shift)
-    least_s, most_s = _image.interval("random_affine", "scale", scale)
-    least_q, most_q = _image.interval("random_affine", "stretch", stretch)
+    scale = _image.interval("random_affine", "scale", scale)
+    stretch = _image.interval("random_affine", "stretch", stretch)
     image = _image.checked("random_affine", image)
     dtype = _image.widened(image).dtype
-    k_e, k_t, k_rest = jax.random.split(key, 3)
-    e = jax.random.uniform(k_e, (2, 2), dtype, -1, 1) * jnp.asarray(distortion, dtype)
-    t = jax.random.uniform(k_t, (2,), dtype, -1, 1) * jnp.asarray(shift, dtype)
-    u = jax.random.uniform(k_rest, (4,), dtype)
-    a = (2 * u[0] - 1) * jnp.asarray(degrees, dtype)
-    h = (2 * u[1] - 1) * jnp.asarray(shear, dtype)
-    s = _between(least_s, most_s, u[2])
-    q = jnp.exp(_between(jnp.log(least_q), jnp.log(most_q), u[3]))
+    u = jax.random.uniform(key, (10,), dtype)
+    v = 2 * u - 1
+    a, h = v[0] * jnp.asarray(degrees, dtype), v[1] * jnp.asarray(shear, dtype)
+    s = _between(jnp.array(scale, dtype), u[2])
+    q = jnp.exp(_between(jnp.log(jnp.array(stretch, dtype)), u[3]))
+    e = v[4:8].reshape(2, 2) * jnp.asarray(distortion, dtype)
+    t = v[8:] * jnp.asarray(shift, dtype)
     stretched = jnp.diag(jnp.sqrt(jnp.array([q, 1 / q])))
     sheared = jnp.eye(2, dtype=dtype).at[1, 0].set(h)
     matrix = _matmul(_rotation(a), _matmul(stretched, sheared)) / s + e
@@ -261,9 +265,8 @@ def _rotation(degrees):
     return jnp.array([[_cos(degrees), _cos(degrees - 90)], [-_cos(degrees - 90), _cos(degrees)]])
 
 
-def _between(low, high, u):
-    low, high = jnp.asarray(low, u.dtype), jnp.asarray(high, u.dtype)
-    return low + (high - low) * u
+def _between(ends, u):
+    return ends[0] + (ends[1] - ends[0]) * u
 
 
 def _cos(degrees):

@@ -11,8 +11,6 @@ from jaxtrain import _check
 from jaxtrain.augment import _image
 from jaxtrain.errors import DataError
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-
 
 def blend(
     image: Any, other: ArrayLike, factor: ArrayLike, *, high: ArrayLike | None = None
@@ -83,8 +81,9 @@ def contrast(
     _check.nonnegative("contrast", "factor", factor)
     _check.choice("contrast", "mean", mean, ("gray", "channel", "global"))
     image = _image.checked("contrast", image)
-    x = _gray("contrast", image) if mean == "gray" else _image.widened(image)
-    m = x.mean((0, 1) if mean == "channel" else None, keepdims=True)
+    m = _image.widened(image).mean(None if mean == "global" else (0, 1), keepdims=True)
+    if mean == "gray":
+        m = _gray("contrast", m)
     return blend(image, m, factor, high=high)
 
 
@@ -331,13 +330,14 @@ def pca_lighting(
 
 
 def _gray(where, image):
-    """The image in gray, (height, width, 1), not rounded."""
+    """The image in gray by the weights of ITU-R BT.601, (height, width, 1), not rounded."""
     x = _image.widened(image)
     if image.shape[2] == 1:
         return x
     if image.shape[2] != 3:
         _check.fail(where, "image", "of 3 channels, red, green and blue, or 1", image.shape)
-    return (x * np.array(_LUMA, x.dtype)[None, None]).sum(-1, keepdims=True)
+    red, green, blue = jnp.split(x, 3, -1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def _is_zero(a):
@@ -346,17 +346,19 @@ def _is_zero(a):
 
 def _turned(x, shift):
     """`hue` of an image in the type to compute in."""
-    red, green, blue = jnp.split(x, 3, -1)
-    v = x.max(-1, keepdims=True)
-    c = v - x.min(-1, keepdims=True)
+    red, green, blue = jnp.moveaxis(x, -1, 0)
+    v, c = x.max(-1), x.max(-1) - x.min(-1)
     positive = jnp.where(c > 0, c, 1)
     h = jnp.where(v == green, 2 + (blue - red) / positive, 4 + (red - green) / positive)
     h = jnp.where(v == red, (green - blue) / positive, h)
 
-    def rgb(h):
-        k = (np.array([[[5, 3, 1]]], x.dtype) + h) % 6
+    def channel(n, h):
+        k = n + h - 6 * jnp.floor((n + h) / 6)  # several times as fast as %
         return v - c * jnp.clip(jnp.minimum(k, 4 - k), 0, 1)
 
-    # The difference of two hues, so that nothing is rounded where they are the same.
-    y = x + (rgb(h + 6 * jnp.asarray(shift, x.dtype)) - rgb(h))
-    return jnp.clip(y, v - c, v)
+    def turned(n, x):
+        # The difference of two hues, so that nothing is rounded where they are the same.
+        y = x + (channel(n, h + 6 * jnp.asarray(shift, x.dtype)) - channel(n, h))
+        return jnp.clip(y, v - c, v)
+
+    return jnp.stack([turned(5, red), turned(3, green), turned(1, blue)], -1)

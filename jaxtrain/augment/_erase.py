@@ -27,7 +27,7 @@ def cutout(
         image: (height, width, channels).
         size: Side of the square in pixels; the paper has 16 for CIFAR-10 and 8 for CIFAR-100.
         fill: What comes there: a number, or one for each channel, or "noise", for each number of
-            the image one from U(0, high).
+            the image one of 256 levels from 0 to `high`.
         inside: Whether the whole square is within the image, so that `size` must be too. As in the
             paper its center may be any pixel, and at the border less is erased.
         high: Largest value of the range; None means 255 for integers and 1 for floats.
@@ -79,7 +79,7 @@ def random_erasing(
         ratio: Range of width / height, > 0.
         probability: In [0, 1].
         fill: What comes there: a number, or one for each channel, or "noise", for each number of
-            the image one from U(0, high).
+            the image one of 256 levels from 0 to `high`.
         high: Largest value of the range; None means 255 for integers and 1 for floats.
 
     Returns:
@@ -109,8 +109,10 @@ def _erased(where, key, image, first, last, fill, high):
     if isinstance(fill, str):
         _check.choice(where, "fill", fill, ("noise",))
         high = _image.largest(where, image, high)
-        noise = jax.random.uniform(key, image.shape, high.dtype, 0, high)
-        fill = _image.narrowed(noise, image.dtype)
+        words = jax.random.bits(key, (-(-image.size // 4),), np.uint32)  # four levels in each
+        levels = jax.lax.bitcast_convert_type(words, np.uint8).reshape(-1)[: image.size]
+        fill = _image.narrowed(levels.astype(high.dtype) * (high / 255), image.dtype)
+        fill = fill.reshape(image.shape)
     else:
-        fill = jnp.full(image.shape, fill, image.dtype)
+        fill = jnp.full(image.shape, jnp.asarray(fill, image.dtype))
     return jnp.where(_box.inside(image.shape[:2], first, last), fill, image)

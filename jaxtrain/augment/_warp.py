@@ -24,8 +24,8 @@ def resample(image: Any, at: Any, *, order: int = 1, fill: ArrayLike = 0) -> jax
 
     Args:
         image: x, (height, width, channels).
-        at: Places, (2, rows, columns): of each pixel of y its row and its column in x, in pixels,
-            the center of the first one at 0.
+        at: Places, (2, rows, columns) or a list of two: of each pixel of y its row and its column
+            in x, in pixels, the center of the first one at 0.
         order: 1 or 0.
         fill: A number, or one for each channel, in the unit of the image.
 
@@ -41,15 +41,18 @@ def resample(image: Any, at: Any, *, order: int = 1, fill: ArrayLike = 0) -> jax
     """
     image = _image.checked("resample", image)
     _check.choice("resample", "order", order, (0, 1))
-    if jnp.ndim(at) != 3 or len(at) != 2:
-        _check.fail("resample", "at", "of shape (2, rows, columns)", jnp.shape(at))
+    shapes = [jnp.shape(p) for p in at]
+    if len(shapes) != 2 or shapes[0] != shapes[1] or len(shapes[0]) != 2:
+        _check.fail("resample", "at", "two arrays of one shape (rows, columns)", shapes)
     height, width, channels = image.shape
     # In a frame of `fill`, onto which all places outside are moved, every index exists.
-    framed = jnp.full((height + 3, width + 3, channels), fill, image.dtype)
+    fill = jnp.asarray(fill, image.dtype)
+    framed = jnp.full((height + 3, width + 3, channels), fill)
     pixels = framed.at[1:-2, 1:-2].set(image).reshape(-1, channels)
 
     def x(i, j):
-        return pixels.at[((i + 1) * (width + 3) + j + 1).astype(np.int32)].get(mode="clip")
+        index = (i.astype(np.int32) + 1) * (width + 3) + j.astype(np.int32) + 1
+        return pixels.at[index].get(mode="clip")
 
     dtype = _image.widened(image).dtype
     row = jnp.clip(jnp.asarray(at[0], dtype), -1, height)
@@ -91,10 +94,11 @@ def lens_distortion(
     image = _image.checked("lens_distortion", image)
     height, width, _ = image.shape
     dtype = _image.widened(image).dtype
-    c = np.array([height - 1, width - 1], dtype).reshape(2, 1, 1) / 2
-    p = np.indices((height, width), dtype)
-    r2 = ((p - c) ** 2).sum(0, keepdims=True) / max((c**2).sum(), 1)
-    at = c + (1 + jnp.asarray(strength, dtype) * r2) * (p - c)
+    c = np.array([height - 1, width - 1], dtype) / 2
+    row, column = (p - c[i] for i, p in enumerate(np.indices((height, width), dtype)))
+    r2 = (row**2 + column**2) / max((c**2).sum(), 1)
+    scale = 1 + jnp.asarray(strength, dtype) * r2
+    at = [c[0] + scale * row, c[1] + scale * column]
     return resample(image, at, order=order, fill=fill)
 
 
