@@ -76,7 +76,8 @@ def train(
     """
     x, labels = map(jnp.asarray, training or examples()[0])
     key = jax.random.key(seed)
-    params, state = net.init(key, x[:1])
+    first = x[:1] if augment is None else jax.eval_shape(augment, key, x[:1], labels[:1])[0]
+    params, state = net.init(key, first)
 
     def loss(params, state, images, labels, ctx):
         logits, state = net.apply(params, state, images, ctx)

@@ -64,6 +64,7 @@ def gradient_error(config: Config, dtype: str) -> float:
     x = x.astype(dtype)
     params, state = NET.init(jax.random.key(0), x)
 
+    @jax.jit
     def gradient(x, labels, weights):
         def risk(params):
             logits, _ = NET.apply(params, state, x, nn.EVAL)

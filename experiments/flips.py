@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import _digits
-from experiments._experiment import Result, panels, truth
+from experiments._experiment import Result, above_zero, panels, truth
 from jaxtrain import augment, models, nn, optim
 
 NET = models.mlp([64, 10])
@@ -94,11 +94,6 @@ def gains(right) -> np.ndarray:
     return flips.mean(1) - without.mean(1)
 
 
-def significant(gain) -> bool:
-    """Tells whether a mean over seeds is above 0 by three standard errors."""
-    return gain.mean() > 3 * gain.std(ddof=1) / len(gain) ** 0.5
-
-
 def by_class(right, labels) -> np.ndarray:
     """Returns what flips add to the accuracy in each class, the mean over seeds."""
     change = right[1].astype(float).mean(0) - right[0].mean(0)
@@ -157,10 +152,10 @@ def run(config: Config) -> Result:
     return Result(
         claims={
             "On digits flips lower the test accuracy, by three standard errors": truth(
-                significant(-digits)
+                above_zero(-digits)
             ),
             "Where an image is as often seen mirrored, as objects are, they raise it": truth(
-                significant(either)
+                above_zero(either)
             ),
             "0, 1 and 8, which are like their mirror images, lose less than the others": truth(
                 classes[symmetric].mean() > classes[~symmetric].mean()

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import _digits
-from experiments._experiment import Result, panels, truth
+from experiments._experiment import Result, above_zero, panels, standard_error, truth
 from jaxtrain import augment, models, optim
 
 NET = models.mlp([128, 10])
@@ -98,14 +98,9 @@ def train(config: Config, method) -> np.ndarray:
 def samples() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Returns images and labels of a batch after each method."""
     images, labels = (jnp.asarray(part[:64]) for part in _digits.examples()[0])
-    key = jax.random.key(3)
+    key = jax.random.key(4)
     made = {name: jax.jit(soft(method))(key, images, labels) for name, method in METHODS.items()}
     return {name: (np.asarray(x), np.asarray(y)) for name, (x, y) in made.items()}
-
-
-def significant(gains) -> np.ndarray:
-    """Tells where a mean over seeds, the last axis, is above 0 by three standard errors."""
-    return gains.mean(-1) > 3 * gains.std(-1, ddof=1) / gains.shape[-1] ** 0.5
 
 
 def draw(config: Config, accuracy, seen):
@@ -121,8 +116,9 @@ def draw(config: Config, accuracy, seen):
     for i, name in enumerate(METHODS):
         middle.plot(config.examples, 100 * accuracy[i].mean(1), f"C{i}o-", lw=2, label=name)
         gain = 100 * (accuracy[i] - accuracy[0])
-        error = gain.std(1, ddof=1) / gain.shape[1] ** 0.5
-        right.errorbar(config.examples, gain.mean(1), 3 * error, fmt=f"C{i}o-", capsize=3)
+        right.errorbar(
+            config.examples, gain.mean(1), 3 * standard_error(gain), fmt=f"C{i}o-", capsize=3
+        )
     for axes in (middle, right):
         axes.set(xscale="log", xlabel="images to learn from")
         axes.set_xticks(config.examples, config.examples)
@@ -149,7 +145,7 @@ def run(config: Config) -> Result:
     claims = {"Mixed labels sum to 1": truth(max(errors.values()) < 1e-6)}
     for name in list(METHODS)[1:]:
         claims[f"{name} raises the test accuracy, by three standard errors"] = truth(
-            significant(gains[name])
+            above_zero(gains[name])
         )
     best = np.argmax(accuracy.mean(2), 0)
     claims["CutMix has the highest, as printed for ImageNet"] = truth(

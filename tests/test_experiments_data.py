@@ -19,8 +19,16 @@ VERDICTS = {
     "decay_or_l2": ["true", "false", "true", "false", "true", "true"],
     "early_stopping": ["true", "true", "false", "true"],
     "duplicates": ["true", "true", "true"],
+    "outliers": ["true", "false", "true", "true", "true"],
+    "lighting": ["true", "true", "depends"],
+    "flips": [],
+    "mixing_and_erasing": ["true"],
+    "multi_crop": ["true"],
 }
-LONG = {"zig_zag", "penalized_risk", "decay_or_l2", "duplicates"}
+LONG = {
+    "zig_zag", "penalized_risk", "decay_or_l2", "duplicates", "flips", "mixing_and_erasing",
+    "multi_crop",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", nightly(VERDICTS, LONG))
@@ -31,11 +39,11 @@ def test_verdicts_in_smoke_size(name):
     assert all(np.isfinite(list(result.numbers.values())))
 
 
-def verdicts(name, monkeypatch, **planted):
+def verdicts(name, monkeypatch, config=None, **planted):
     """Runs the smoke size with some of the module's names replaced, without a figure."""
     for what, value in {"draw": lambda *args: None, **planted}.items():
         monkeypatch.setattr(module(name), what, value)
-    return list(module(name).run(module(name).SIZES["smoke"]).claims.values())
+    return list(module(name).run(config or module(name).SIZES["smoke"]).claims.values())
 
 
 # Positive inputs.
@@ -315,3 +323,158 @@ def test_a_wrong_weight_turns_the_verdict_on_duplicates(monkeypatch):
     right = duplicates.weights
     found = verdicts("duplicates", monkeypatch, weights=lambda n, copies: right(n, copies + 1))
     assert found[0] == "false"
+
+
+# Outliers.
+
+
+@pytest.mark.fast
+def test_distances_of_the_two_people():
+    outliers = module("outliers")
+    numbers = smoke("outliers").numbers
+    assert numbers["2.51 m: |z|"] > 3 and max(numbers["1.82 m: |z|"], numbers["24 kg: |z|"]) < 3
+    a, b = 0.17 / 0.12, -36 / 15
+    covariance = np.array([[1, 0.8], [0.8, 1]])
+    by_hand = np.array([a, b]) @ np.linalg.inv(covariance) @ np.array([a, b])
+    assert outliers.distance(outliers.THIN) == pytest.approx(by_hand, rel=1e-12)
+    # chi-square with two degrees of freedom: exp(-d2 / 2).
+    assert np.exp(-by_hand / 2) < 1e-7
+
+
+@pytest.mark.fast
+def test_fits_by_reweighting_are_the_least_losses(x64):
+    """No step away from them lowers the loss, and squared errors give least squares."""
+    outliers, polynomial = module("outliers"), module("_polynomial")
+    h, v = polynomial.examples(41, 2, 0)
+    v = v + np.where(np.arange(41) < 4, 10.0, 0.0)
+    losses = {
+        "squared": lambda e: e**2,
+        "p = 1.5": lambda e: abs(e) ** 1.5,
+        "Huber": lambda e: np.where(abs(e) < 1, e**2 / 2, abs(e) - 1 / 2),
+        "absolute": abs,
+    }
+    rng = np.random.default_rng(1)
+    for name, loss in losses.items():
+        w = np.asarray(outliers.fit(outliers.LOSSES[name], h, v))
+        least = loss(h @ w - v).mean()
+        for d in rng.normal(size=(50, 3)):
+            assert loss(h @ (w + 1e-3 * d) - v).mean() > least - 1e-9, name
+        if name == "squared":
+            np.testing.assert_allclose(w, np.linalg.lstsq(h, v)[0], rtol=1e-10)
+
+
+@pytest.mark.fast
+def test_planted_losses_turn_the_verdicts_on_outliers(monkeypatch):
+    outliers = module("outliers")
+    squared, huber = (outliers.LOSSES[name] for name in ("squared", "Huber"))
+    swapped = dict.fromkeys(outliers.LOSSES, squared) | {"squared": huber}
+    found = verdicts("outliers", monkeypatch, LOSSES=swapped, THIN=np.array([1.65, 60.0]))
+    assert found[2:] == ["false", "false", "false", "false"]
+
+
+# Augmentation.
+
+
+@pytest.mark.fast
+def test_gains_are_told_from_noise():
+    above_zero = module("_experiment").above_zero
+    gains = np.array([[1.0, 1.1, 0.9, 1.0], [1.0, -1.0, 2.0, -1.0], [-1.0, -1.1, -0.9, -1.0]])
+    assert above_zero(gains).tolist() == [True, False, False]
+
+
+@pytest.mark.fast
+def test_flips_in_both_worlds():
+    flips = module("flips")
+    images = np.arange(2 * 3 * 4.0).reshape(2, 3, 4, 1).repeat(100, 0)
+    mirrored, labels = flips.mirrored(images, np.zeros(200), seed=[0, 1])
+    as_it_is = (mirrored == images).all((1, 2, 3))
+    assert (mirrored[~as_it_is] == images[~as_it_is][:, :, ::-1]).all()
+    # Four standard deviations of 200 coins.
+    assert abs(as_it_is.sum() - 100) < 4 * 50**0.5 and labels.shape == (200,)
+
+
+@pytest.mark.fast
+def test_verdicts_on_flips(monkeypatch):
+    flips = module("flips")
+    labels = module("_digits").examples()[1][1]
+
+    def run(hurt, helped):
+        """The share of right answers falls in some classes of digits, and rises elsewhere."""
+
+        def train(config, world, flip):
+            right = np.tile(np.arange(360) % 10 < 8, (4, 1))
+            right[np.arange(4), np.arange(4)] ^= True  # seeds differ
+            if flip and world == flips.WORLDS[0]:
+                right[:, np.isin(labels, hurt)] = False
+            if flip and world == flips.WORLDS[1]:
+                right[:, : int(360 * helped)] = True
+            return right
+
+        return verdicts("flips", monkeypatch, train=train)
+
+    assert run([2, 5], 0.5) == ["true", "true", "true", "true"]
+    assert run([0, 8], 0.0) == ["true", "false", "false", "false"]
+    assert run([], 0.0) == ["false", "false", "false", "false"]
+
+
+@pytest.mark.fast
+def test_verdicts_on_mixing(monkeypatch):
+    mixing = module("mixing_and_erasing")
+    labels = np.full((3, 10), 0.1)
+    config = mixing.Config(examples=(32, 64), seeds=tuple(range(4)))
+    noise = np.array([0.001, 0.0, -0.001, 0.0])
+    gains = dict(zip(mixing.METHODS.values(), ([0, 0], [0.1, 0.1], [0.1, -0.1], [0.2, 0.3]),
+                     strict=True))  # fmt: skip
+
+    def train(config, method):
+        return 0.5 + np.array(gains[method])[:, None] + noise * any(gains[method])
+
+    def samples():
+        return {name: (None, labels) for name in mixing.METHODS}
+
+    planted = {"config": config, "train": train, "samples": samples}
+    found = verdicts("mixing_and_erasing", monkeypatch, **planted)
+    assert found == ["true", "true", "depends", "true", "true"]
+    labels[1, 2] = 0.2
+    assert verdicts("mixing_and_erasing", monkeypatch, **planted)[0] == "false"
+
+
+@pytest.mark.fast
+def test_the_first_five_crops_and_the_ten():
+    crops, augment = module("multi_crop"), pytest.importorskip("jaxtrain.augment")
+    image = jnp.arange(64.0).reshape(8, 8, 1)
+    views = np.asarray(crops.views(image))
+    ten = np.asarray(augment.ten_crop(image, crops.SIZE))
+    for part, own in ((ten[:5], views[:5]), (ten[5:], views[9:])):
+        assert {one.tobytes() for one in part} == {one.tobytes() for one in own}
+    assert len({one.tobytes() for one in views[:9]}) == 9
+
+
+@pytest.mark.fast
+def test_accuracies_of_several_crops():
+    crops = module("multi_crop")
+    p = np.zeros((1, 2, 14, 10))
+    p[..., 0] = 0.6, 0.1, 0.1, *([0.5] * 6), *([0.9] * 5)  # of class 0, by view
+    p[..., 1] = 1 - p[..., 0]
+    several, alone, ten = crops.accuracies(p, np.array([1, 0]))
+    # Of class 0 are 0.6, 0.35, 0.27, ... on average, and 0.6 of all ten.
+    assert several[:, 0].tolist() == [0.5] * 9 and ten.tolist() == [0.5]
+    several, alone, ten = crops.accuracies(p, np.array([1, 1]))
+    assert several[:, 0].tolist() == [0.0] + [1.0] * 8 and ten.tolist() == [0.0]
+    assert alone[:3, 0].tolist() == [0.0, 1.0, 1.0]
+
+
+def test_colors_of_lighting():
+    numbers = smoke("lighting").numbers
+    lighting = module("lighting")
+    for k, variance in enumerate(lighting.VARIANCES, 1):
+        # The variance of 51,200 normal numbers has a relative error of sqrt(2 / 51,200) = 0.6 %.
+        assert numbers[f"lam_{k}"] == pytest.approx(variance, rel=0.025)
+    # Of white, what is above is cut off: E min(0, s z) = -s / sqrt(2 pi), per channel.
+    std = lighting.SIZES["smoke"].std * np.sqrt((lighting.COMPONENTS**2) @ lighting.VARIANCES**2)
+    expected = np.linalg.norm(std) / np.sqrt(2 * np.pi)
+    n = lighting.SIZES["smoke"].draws * lighting.SIZES["smoke"].repeats
+    # s sqrt(1/2 - 1/(2 pi)) / sqrt(n) per channel; lam has an error of 2.5 %.
+    assert numbers["white: size of the mean of all colors"] == pytest.approx(
+        expected, abs=4 * np.linalg.norm(std) * 0.59 / n**0.5 + 0.025 * expected
+    )
