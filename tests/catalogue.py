@@ -280,7 +280,13 @@ INITIALIZERS = {
     "random_walk": (initializers.random_walk(activation="linear"), np.exp(1 / 360) / 360),
 }
 
-PREPROCESSINGS = {"standardize": data.standardize}
+PREPROCESSINGS = {
+    "standardize": data.standardize,
+    "min_max": data.min_max,
+    "robust": data.robust,
+    "pca": data.pca,
+    "whiten": data.whiten,
+}
 
 AUGMENTATIONS = {
     "random_crop": functools.partial(augment.random_crop, padding=1),

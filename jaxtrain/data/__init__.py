@@ -7,7 +7,6 @@ from . import robust as robust
 from . import standardize as standardize
 from . import whiten as whiten
 from ._dataset import ArrayDataset as ArrayDataset
-from ._dataset import split as split
 from ._digits import digits as digits
 from ._mnist import mnist as mnist
 from ._mnist import read_idx as read_idx
@@ -15,3 +14,8 @@ from ._order import Order as Order
 from ._pipeline import Preprocessing as Preprocessing
 from ._pipeline import pipeline as pipeline
 from ._pipeline import prepare as prepare
+from ._split import RATIOS as RATIOS
+from ._split import Scores as Scores
+from ._split import cross_validate as cross_validate
+from ._split import k_fold as k_fold
+from ._split import split as split

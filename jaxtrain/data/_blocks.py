@@ -23,25 +23,25 @@ def blocks(where: str, x: Any) -> Iterator[np.ndarray]:
     Raises:
         DataError: If there are no examples, they differ in shape, or one is not finite.
     """
-    n, shape = 0, None
+    n, shape = 0, ()
     for block in x() if callable(x) else _cut(np.asarray(x)):
         block = np.asarray(block)
+        if block.size == 0:
+            continue
         if not is_real(block.dtype):
             _fail(where, "of bool, integer or float type", str(block.dtype))
-        if shape not in (None, block.shape[1:]):
+        if n and block.shape[1:] != shape:
             _fail(where, f"of examples of one shape, {shape}", block.shape[1:])
-        bad = np.argwhere(~np.isfinite(block))
-        if len(bad):
-            i, *entry = map(int, bad[0])
-            _fail(
-                where, "finite", {(n + i, *entry): block[(i, *entry)].item()}, "as {index: value}"
-            )
+        finite = np.isfinite(block)
+        if not finite.all():
+            i, *entry = map(int, np.argwhere(~finite)[0])
+            value = {(n + i, *entry): block[(i, *entry)].item()}
+            _fail(where, "finite", value, "the first such value, as {index: value}")
         n, shape = n + len(block), block.shape[1:]
-        if block.size:
-            yield block
-    if n == 0 or 0 in shape:
+        yield block
+    if n == 0:
         fix = "its function must return a new iterator at each call" if callable(x) else ""
-        _fail(where, "an array with at least one example", (n, *(shape or ())), fix)
+        _fail(where, "an array with at least one example", np.shape(x), fix)
 
 
 def is_real(dtype: Any) -> bool:
@@ -55,10 +55,8 @@ def _fail(where, rule, value, fix=""):
 
 def _cut(x):
     """Cuts x into blocks of at most 1024 examples and, in float64, 64 MB."""
-    if x.ndim == 0:
-        return iter(())
     size = max(1, min(1024, 2**23 // max(1, math.prod(x.shape[1:]))))
-    return (x[i : i + size] for i in range(0, len(x), size))
+    return (x[i : i + size] for i in range(0, len(x) if x.ndim else 0, size))
 
 
 def first(where: str, x: Any) -> np.ndarray:
@@ -68,7 +66,7 @@ def first(where: str, x: Any) -> np.ndarray:
 
 def average(where: str, x: Any, f: Callable, axes: Sequence[int]) -> np.ndarray:
     """Averages f(block) over axes, of which the first is one; in float64, the axes are kept."""
-    total, n = np.float64(0), 0
+    total, n = np.zeros(()), 0
     for block in blocks(where, x):
         y = f(block.astype(np.float64))
         total = total + y.sum(tuple(axes), keepdims=True)
@@ -99,8 +97,7 @@ def multiply(matrix: Any, x: Any) -> Any:
 
     In NumPy where both are of NumPy, else in JAX at the full precision of the type.
     """
-    over = [range(1, x.ndim), range(matrix.ndim - x.ndim + 1, matrix.ndim)]
-    axes = [list(i) for i in over]
+    axes = tuple(range(1, x.ndim)), tuple(range(matrix.ndim - x.ndim + 1, matrix.ndim))
     if isinstance(matrix, np.ndarray) and isinstance(x, np.ndarray):
         return np.tensordot(x, matrix, axes)
     return jnp.tensordot(x, matrix, axes, precision="highest")

@@ -1,7 +1,6 @@
-"""Examples in host memory, checked once, and their division into parts."""
+"""Examples in host memory, checked once."""
 
 import dataclasses
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -12,9 +11,6 @@ from jaxtrain import _check
 from jaxtrain.errors import DataError
 
 from ._blocks import is_real
-from ._order import check_seed, permutation
-
-_SPLIT = 2**63  # a stream of its own: no epoch gets that far
 
 
 def _fail(argument: str, rule: str, value: Any, fix: str = ""):
@@ -125,56 +121,3 @@ class ArrayDataset:
                 _fail("indices", f"in [0, {len(self)})", _first(indices, outside, 5))
         image, label = jax.tree.map(lambda x: x[indices], (self.image, self.label))
         return ArrayDataset(image, label, classes=self.classes)
-
-
-def split(
-    dataset: ArrayDataset,
-    sizes: Sequence[int] | Sequence[float],
-    *,
-    seed: int = 0,
-    stratified: bool = True,
-) -> tuple[ArrayDataset, ...]:
-    """Divides a data set at random into parts, the same ones on every machine.
-
-    Each part keeps the order of the whole. In a stratified split example r of the n_c of its
-    class, in random order, is placed at (r + 1/2) / n_c, and the parts are cut from the examples
-    sorted by place: each class is in each part in proportion, to about one example.
-
-    Args:
-        dataset: The examples.
-        sizes: Either the numbers of examples, integers with the sum len(dataset), or fractions,
-            floats with the sum 1.
-        seed: Integer in [0, 2**32).
-        stratified: Whether to keep the proportions of the classes; needs `dataset.classes`.
-
-    Returns:
-        One data set per size.
-
-    Raises:
-        ConfigError: If the sizes do not add up or there are no classes to stratify by.
-        DataError: If a part would be empty.
-
-    Example:
-        >>> dataset = ArrayDataset(np.zeros((100, 2)), np.arange(100) % 4, classes=4)
-        >>> train, validation = split(dataset, (0.8, 0.2))
-        >>> np.bincount(validation.label)
-        array([5, 5, 5, 5])
-    """
-    n = len(dataset)
-    check_seed("split", seed)
-    fractions = np.asarray(sizes, float)
-    if np.issubdtype(np.asarray(sizes).dtype, np.integer):
-        fractions = fractions / n
-    if not abs(fractions.sum() - 1) < 1e-9 or fractions.min() <= 0:
-        _check.fail("split", "sizes", f"> 0, integers of sum {n} or floats of sum 1", sizes)
-    if stratified and dataset.classes is None:
-        _check.fail("split", "dataset", "one with classes", None, "pass stratified=False")
-    order = permutation(n, seed, _SPLIT)
-    if stratified:
-        label, place = dataset.label[order], np.empty(n)
-        for c in np.unique(label):
-            (members,) = np.nonzero(label == c)
-            place[members] = (np.arange(len(members)) + 0.5) / len(members)
-        order = order[np.argsort(place, kind="stable")]
-    cuts = np.rint(np.cumsum(fractions)[:-1] * n).astype(int)
-    return tuple(dataset[np.sort(part)] for part in np.split(order, cuts))

@@ -10,7 +10,7 @@ from jaxtrain import _check
 from jaxtrain.errors import DataError
 
 from ._dataset import ArrayDataset
-from ._dataset import split as split_dataset
+from ._split import split as split_dataset
 
 SHA256 = "63bd2a94fef641400312231c859eec64289d2b7776976242f1f60d08eab215dd"
 

@@ -13,6 +13,8 @@ from jaxtrain.errors import DataError
 
 from ._blocks import average, blocks, first, multiply, promote, stats_dtype
 
+HELD = 2**23  # numbers that are decomposed in one piece
+
 
 class Stats(NamedTuple):
     """Mean (1, ...), k components (k, ...) of norm 1, variances (k,) and their shares (k,)."""
@@ -29,11 +31,13 @@ def fit(x: Any, *, components: int | float | None = None, ddof: int = 1) -> Stat
         C = (1/(n - ddof)) sum_i (x_i - mean) (x_i - mean)^T = U diag(variance) U^T
 
     The components are the columns of U with the largest variances, in descending order, each with
-    the sign that makes its largest entry positive. share is their part of the sum of all.
+    the sign that makes its largest entry positive. share is their part of the sum of all. Up to 8
+    million numbers, or d examples, it is a singular value decomposition of the examples, which
+    keeps small variances to full precision; beyond that, C is summed up and decomposed.
 
     Args:
         x: Examples, (n, ...), flattened to d features; or a function that returns an iterator over
-            such arrays, as for `standardize.fit`: only C, (d, d), is held in memory.
+            such arrays, as for `standardize.fit`.
         components: Their number k, an int in [1, min(n, d)]; or a float in [0, 1), a share of the
             variance, and k the least number that keeps more. None keeps min(n, d).
         ddof: 1 divides by n - 1, as scikit-learn does, 0 by n. The components are the same.
@@ -93,24 +97,36 @@ def invert(stats: Stats, x: Any) -> Any:
 def eigen(where: str, x: Any, components: int | float | None, ddof: int) -> tuple[np.ndarray, ...]:
     """Returns mean, k components, their variances and the share of each in the sum of all."""
     _check.choice(where, "ddof", ddof, (0, 1))
-    mean = average(where, x, lambda x: x, (0,))
-    d, n, scatter = mean.size, 0, np.float64(0)
+    origin = first(where, x)[:1].astype(np.float64)  # so that a constant's mean is exact
+    mean = origin + average(where, x, lambda x: x - origin, (0,))
+    n, d = 0, mean.size
+    rows: list[np.ndarray] = []
+    scatter = np.float64(0)
     for block in blocks(where, x):
-        centred = (block.astype(np.float64) - mean).reshape(-1, d)
-        scatter = scatter + centred.T @ centred
+        rows.append((block.astype(np.float64) - mean).reshape(-1, d))
         n += len(block)
+        if n > d and n * d > HELD:
+            scatter = scatter + sum(row.T @ row for row in rows)
+            rows = []
     if n <= ddof:
         _check.fail(where, "x", f"more than {ddof} example", n, "ddof=0 divides by n", DataError)
-    variance, u = np.linalg.eigh(scatter / (n - ddof))
-    variance, u = np.maximum(variance[::-1], 0), u.T[::-1]
+    tiny = max(n, d) * np.finfo(np.float64).eps
+    if rows:
+        _, s, u = np.linalg.svd(np.concatenate(rows), full_matrices=False)
+        s, tiny = s**2, tiny**2
+    else:
+        s, u = np.linalg.eigh(scatter)
+        s, u = s[::-1], u.T[::-1]
     u = u * np.sign(np.take_along_axis(u, abs(u).argmax(1)[:, None], 1))
+    variance = np.where(s > tiny * s[0], s, 0) / (n - ddof)  # the rest is rounding
     share = variance / (variance.sum() or 1)
-    k = _number(where, components, share, min(n, d))
+    k = _number(where, components, share)
     return mean, u[:k].reshape(k, *mean.shape[1:]), variance[:k], share[:k]
 
 
-def _number(where, components, share, most):
-    """Returns the number of components that are kept, of at most `most`."""
+def _number(where, components, share):
+    """Returns the number of components that are kept."""
+    most = len(share)
     if components is None:
         return most
     k = _check.whole(components)

@@ -71,10 +71,8 @@ def fit(
     _check.nonnegative("whiten.fit", "eps", eps)
     mean, u, s, _ = eigen("whiten.fit", x, components, ddof)
     example, u = mean.shape[1:], u.reshape(len(u), -1)
-    # Without eps, what rounding leaves of a variance of 0 is dropped, not amplified.
-    kept = (eps > 0) | (s > mean.size * np.finfo(s.dtype).eps * s.max())
-    scale = np.sqrt(s + eps) * kept
-    matrix, inverse = u.T / np.where(kept, scale, np.inf), u.T * scale
+    scale = np.sqrt(s + eps)
+    matrix, inverse = u.T / np.where(scale > 0, scale, np.inf), u.T * scale
     if form == "pca":
         matrix, shape = matrix.T, [(len(s), *example), (*example, len(s))]
     else:

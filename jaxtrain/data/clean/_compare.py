@@ -37,7 +37,7 @@ def compare(
             column of both frames. None leaves the classes out.
         level: Corrected probabilities up to this are reported, in (0, 1).
         correction: "holm" bounds the probability of any false report by level, "bh" (Benjamini
-            and Hochberg) the expected share of false ones among the reported; None corrects nothing.
+            and Hochberg) the expected share of false ones among the reported; None does nothing.
 
     Returns:
         The report, of features; the labels are the last. A score is a corrected probability. The

@@ -11,6 +11,8 @@ from jaxtrain.errors import DataError
 from ._report import Report
 from ._table import finite, read
 
+BLOCK = 2048  # examples on each side of a table of distances, 32 MB
+
 
 def digests(x: np.ndarray) -> list[bytes]:
     """Returns 128 bits for each example, the same for equal ones."""
@@ -67,13 +69,13 @@ def duplicates(x: Any, *, label: Any = None, level: float = 0.01) -> Report:
             _check.fail("duplicates", "label", f"of length {n}", len(label), error=DataError)
         columns.append(label)
 
-    groups: dict[bytes, list[int]] = {}
+    equal: dict[bytes, list[int]] = {}
     scores = np.zeros(n)
     for i, digest in enumerate(digests(values)):
-        group = groups.setdefault(digest, [])
+        group = equal.setdefault(digest, [])
         scores[i] = len(group)
         group.append(i)
-    groups = [group for group in groups.values() if len(group) > 1]
+    groups = [group for group in equal.values() if len(group) > 1]
 
     first = [group[0] for group in groups]
     conflict = np.array([label is not None and len(set(label[g])) > 1 for g in groups], bool)
@@ -128,12 +130,12 @@ def near_duplicates(x: Any, threshold: float) -> Report:
     x, _, names = read(where, x)
     finite(where, x)
     x = x - x.mean(0)  # d2 below loses less to rounding
-    square, size = (x**2).sum(1), 2048
+    square = (x**2).sum(1)
     near = np.zeros(len(x), int)
-    for i in range(0, len(x), size):
-        least = np.full(len(x[i : i + size]), np.inf)
-        for j in range(0, i + 1, size):
-            a, b = slice(i, i + size), slice(j, j + size)
+    for i in range(0, len(x), BLOCK):
+        least = np.full(len(x[i : i + BLOCK]), np.inf)
+        for j in range(0, i + 1, BLOCK):
+            a, b = slice(i, i + BLOCK), slice(j, j + BLOCK)
             d2 = square[a, None] + square[b] - 2 * x[a] @ x[b].T
             if i == j:
                 d2[np.triu_indices_from(d2)] = np.inf

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtrain import _check
 from jaxtrain.errors import DataError
 
+from .. import whiten
 from ._report import Report
 from ._table import finite, read
 
@@ -54,7 +55,7 @@ def outliers(x: Any, *, method: str = "z", threshold: float | None = None) -> Re
         iqr:  how far x is below the first quartile or above the third, in interquartile ranges
 
     z is blind to several outliers at once, and to one among few: of n values none is further than
-    (n - 1) / sqrt(n). Where a feature has no spread, what differs has the score inf.
+    sqrt(n - 1). Where a feature has no spread, what differs has the score inf.
 
     Args:
         x: Examples, an array (n, ...) or a frame of numbers. Missing values are left out.
@@ -73,7 +74,7 @@ def outliers(x: Any, *, method: str = "z", threshold: float | None = None) -> Re
         >>> print(outliers(heights, method="mad"))
         1 of 7 examples: largest 0.6745 |x - median| / MAD above 3.5
         example  feature  value  score
-              6        0   2.51   7.324
+              6        0   2.51   10.25
 
     References:
         B. Iglewicz, D. Hoaglin, How to Detect and Handle Outliers, 1993 (mad, 3.5).
@@ -146,9 +147,11 @@ def mahalanobis(x: Any, *, level: float = 0.001, robust: bool = False, ddof: int
         ImportError: If robust and scikit-learn is not installed.
 
     Example:
-        >>> x = np.random.default_rng(0).normal(size=(100, 1)) + np.array([[0.0, 0.1]])
-        >>> mahalanobis(x + np.random.default_rng(1).normal(size=(100, 2))).indices
-        array([], dtype=int64)
+        >>> height = np.linspace(1.55, 1.95, 30)
+        >>> weight = 24 * height**2 + 6 * np.cos(9 * np.arange(30))
+        >>> height[20], weight[20] = 1.82, 24.0
+        >>> mahalanobis(np.stack([height, weight], 1)).indices
+        array([20])
 
     References:
         P. Mahalanobis, On the Generalized Distance in Statistics, 1936.
@@ -168,21 +171,20 @@ def mahalanobis(x: Any, *, level: float = 0.001, robust: bool = False, ddof: int
     if n <= d:
         _check.fail(where, "x", f"of more examples than features, {d}", n, error=DataError)
     # Distances do not depend on the units; what counts as no variance should not either.
-    z = (x - x.mean(0)) / np.where(np.ptp(x, 0) > 0, x.std(0), 1)
-    s, u = np.linalg.eigh(z.T @ z / (n - ddof))
-    kept = s > d * np.finfo(s.dtype).eps * s.max()
-    y = z @ u[:, kept] / np.sqrt(s[kept])
-    scores = _robust(y) if robust else (y**2).sum(1)
-    threshold = chi2.ppf(1 - level, kept.sum())
+    z = x / np.where(np.ptp(x, 0) > 0, x.std(0), 1)
+    stats = whiten.fit(z, eps=0.0, ddof=ddof)
+    rank = stats.matrix.any(1).sum()
+    scores = _robust(x) if robust else (whiten.apply(stats, z) ** 2).sum(1)
+    threshold = chi2.ppf(1 - level, rank)
     found = np.argsort(-scores, kind="stable")[: (scores > threshold).sum()]
-    table = {"example": names[found], "d2": scores[found], "p": chi2.sf(scores[found], kept.sum())}
+    table = {"example": names[found], "d2": scores[found], "p": chi2.sf(scores[found], rank)}
     return Report("squared Mahalanobis distance", scores, threshold, names, table)
 
 
-def _robust(y):
+def _robust(x):
     try:
         from sklearn.covariance import MinCovDet
     except ImportError:
         fix = "pip install scikit-learn"
         _check.fail("mahalanobis", "robust", "False without it", True, fix, ImportError)
-    return MinCovDet(random_state=0).fit(y).mahalanobis(y)
+    return MinCovDet(random_state=0).fit(x).mahalanobis(x)

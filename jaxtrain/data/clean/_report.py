@@ -1,7 +1,7 @@
 """What a check returns: scores, the threshold that parts them, and how to look at them."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ class Report:
     scores: np.ndarray
     threshold: float
     names: np.ndarray
-    table: Mapping[str, Sequence[Any]]
+    table: Mapping[str, Any]
     _: dataclasses.KW_ONLY
     side: str = "above"
     of: str = "examples"

@@ -46,7 +46,7 @@ def read(where: str, x: Any, *, numeric: bool = True) -> Table:
         names = np.arange(len(x) if x.ndim else 0)
         values = x.reshape(len(names), len(features)) if x.ndim else x
         values = values.astype(np.float64) if numeric else values
-    if not values.size:
+    if not (len(names) and values.size):
         _check.fail(where, "x", "of at least one example", np.shape(x), "", DataError)
     return Table(values, features, names)
 
