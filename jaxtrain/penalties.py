@@ -1,4 +1,4 @@
-"""Penalties: functions of params that return one number, to be added to a mean loss.
+"""Penalties: functions of params that return one number, the `penalty` of `train.make_step`.
 
 `optim.l2` adds the gradient of `l2` to those of the loss, `optim.weight_decay` decays beside them,
 `optim.proximal_l1` makes the exact zeros that the gradient of `l1` does not, and `optim.max_norm`

@@ -262,6 +262,16 @@ METRICS = {
     "rmse": (metrics.rmse, VALUES),
 }
 
+# Of n examples and a seed.
+GENERATORS = {
+    "polynomial": data.synthetic.polynomial,
+    "projectile": data.synthetic.projectile,
+    "spirals": data.synthetic.spirals,
+    "ill_conditioned_regression": data.synthetic.ill_conditioned_regression,
+    "signals": data.synthetic.signals,
+    "teacher": data.synthetic.teacher,
+}
+
 # With the variance of a kernel of 3 * 3 * 40 inputs and 3 * 3 * 50 outputs.
 INITIALIZERS = {
     "zeros": (initializers.zeros, 0),
@@ -314,4 +324,5 @@ OTHERS = {
     initializers: {"gain", "lecture", "orthonormal", "torch_default"},
     losses: {"at_class", "check_labels", "class_weights"},
     metrics: {"ratio"},
+    data.synthetic: {"powers", "random_features", "three_examples"},
 }

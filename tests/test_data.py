@@ -1,12 +1,6 @@
 import functools
-import gzip
 import hashlib
-import http.client
-import http.server
 import importlib.resources
-import threading
-import urllib.error
-import urllib.request
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxtrain import data
-from jaxtrain.data import _digits, _mnist, _order
+from jaxtrain.data import _digits, _order
 from jaxtrain.errors import ConfigError, DataError
 
 
@@ -298,154 +292,3 @@ def test_changed_digits_are_refused(monkeypatch, tmp_path):
         data.digits()
     with pytest.raises(ConfigError, match="split must be one of"):
         data.digits(split="random")
-
-
-def idx(shape=(2, 3), body=b"abcdef", magic=b"\0\0\x08"):
-    return magic + bytes([len(shape)]) + np.array(shape, ">u4").tobytes() + body
-
-
-@pytest.mark.fast
-@pytest.mark.parametrize("name, pack", [("x", bytes), ("x.gz", gzip.compress)])
-def test_read_idx(tmp_path, name, pack):
-    (tmp_path / name).write_bytes(pack(idx()))
-    x = data.read_idx(tmp_path / name)
-    assert x.dtype == np.uint8
-    np.testing.assert_array_equal(x, [[97, 98, 99], [100, 101, 102]])
-
-
-def flip(content):
-    return content[:20] + bytes([content[20] ^ 1]) + content[21:]
-
-
-@pytest.mark.parametrize(
-    "name, content, message",
-    [
-        ("x", b"", "an IDX file of unsigned bytes, got b''"),
-        ("x", idx(magic=b"\0\0\x0d"), "an IDX file of unsigned bytes"),
-        ("x", idx()[:9], "a file with 2 lengths in its header"),
-        ("x", idx(body=b"abcde"), r"6 bytes after its header, as \(2, 3\) says, got 5"),
-        ("x", idx(body=b"abcdefg"), "6 bytes after its header.*got 'more than 6'"),
-        ("x", idx(shape=(2**32 - 1,) * 3), "got 6"),
-        ("x.gz", idx(), "whole gzip data"),
-        ("x.gz", gzip.compress(idx(), mtime=0)[:-9], "whole gzip data"),
-        ("x.gz", flip(gzip.compress(idx(), mtime=0)), "whole gzip data|IDX|after its header"),
-        ("x.gz", gzip.compress(idx(body=b"a" * 10**7), mtime=0), "got 'more than 6'"),
-    ],
-)
-def test_broken_idx_files_are_refused_by_name(tmp_path, name, content, message):
-    path = tmp_path / name
-    path.write_bytes(content)
-    with pytest.raises(DataError, match=message) as error:
-        data.read_idx(path)
-    assert str(path) in str(error.value)
-
-
-def test_mnist_and_its_pinned_hashes(mnist_dir):
-    train, test = data.mnist(mnist_dir)
-    assert train.image.shape == (60000, 28, 28, 1) and test.image.shape == (10000, 28, 28, 1)
-    assert train.label[:5].tolist() == [5, 0, 4, 1, 9] and train.label.dtype == np.int32
-    for name, (_, sha256) in _mnist.FILES.items():
-        content = gzip.decompress((mnist_dir / f"{name}.gz").read_bytes())
-        assert hashlib.sha256(content).hexdigest() == sha256
-
-
-def test_mnist_of_another_shape_is_refused(tmp_path):
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(idx())
-    with pytest.raises(DataError, match=r"of shape \(60000, 28, 28\), got \(2, 3\)"):
-        data.mnist(tmp_path)
-
-
-BODY = gzip.compress(idx(), mtime=0)
-SHORT = "/short"
-REPLIES = {
-    "/good": (200, {}, BODY),
-    "/other": (200, {}, gzip.compress(idx(body=b"ABCDEF"), mtime=0)),
-    "/long": (200, {}, gzip.compress(idx() + b"g" * 10**6, mtime=0)),
-    "/plain": (200, {}, idx()),
-    SHORT: (200, {"Content-Length": str(len(BODY))}, BODY[:-5]),
-    "/moved": (302, {"Location": "/good"}, b""),
-}
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        away = (302, {"Location": f"http://{self.headers['Host']}/good"}, b"")
-        status, headers, body = {**REPLIES, "/away": away}.get(self.path, (404, {}, b""))
-        self.send_response(status)
-        for header in headers.items():
-            self.send_header(*header)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
-class LocalHTTPS(urllib.request.HTTPSHandler):
-    """Serves https addresses without TLS."""
-
-    def https_open(self, request):
-        return self.do_open(http.client.HTTPConnection, request)
-
-
-@pytest.fixture(scope="module")
-def server():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"127.0.0.1:{server.server_port}"
-        server.shutdown()
-
-
-@pytest.fixture
-def fetch(server, monkeypatch, tmp_path):
-    monkeypatch.setattr(urllib.request, "HTTPSHandler", LocalHTTPS)
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
-
-    def fetch(*paths):
-        target = tmp_path / "data" / "x.gz"
-        sha256 = hashlib.sha256(idx()).hexdigest()
-        urls = [f"https://{server}{path}" for path in paths]
-        _mnist._fetch(urls, target, sha256=sha256, size=200)
-        return target
-
-    return fetch
-
-
-def test_download_takes_the_first_mirror_that_is_right(fetch):
-    target = fetch("/nowhere", "/other", "/moved")
-    assert target.read_bytes() == BODY
-    assert list(target.parent.iterdir()) == [target]
-
-
-@pytest.mark.parametrize(
-    "path, reason",
-    [
-        ("/other", "another SHA-256"),
-        ("/long", "another SHA-256"),
-        ("/plain", "BadGzipFile"),
-        (SHORT, "EOFError|IncompleteRead"),
-        ("/nowhere", "HTTPError 404"),
-        ("/away", "unknown url type: http"),
-    ],
-)
-def test_a_bad_download_leaves_nothing(fetch, tmp_path, path, reason):
-    with pytest.raises(DataError, match=reason):
-        fetch(path)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_http_is_never_opened(server):
-    with pytest.raises(urllib.error.URLError, match="unknown url type: http"):
-        _mnist._opener().open(f"http://{server}/good")
-
-
-def test_offline_the_error_says_what_to_put_where(monkeypatch, tmp_path):
-    class Offline:
-        def open(self, url, timeout):
-            raise urllib.error.URLError(f"no route to {url}")
-
-    monkeypatch.setattr(_mnist, "_opener", Offline)
-    with pytest.raises(DataError, match="put train-images-idx3-ubyte and .* there") as error:
-        data.mnist(tmp_path)
-    assert all(mirror in str(error.value) for mirror in _mnist.MIRRORS)
-    assert str(tmp_path) in str(error.value)

@@ -1,15 +1,10 @@
 """MNIST from its IDX files, which are downloaded where they are missing."""
 
+import functools
 import gzip
-import hashlib
-import http.client
-import io
 import math
 import os
 import pathlib
-import urllib.request
-import zlib
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -17,6 +12,7 @@ from jaxtrain import _check
 from jaxtrain.errors import DataError
 
 from ._dataset import ArrayDataset
+from ._fetch import BROKEN_GZIP, fetch, gunzip
 
 MIRRORS = (
     "https://storage.googleapis.com/cvdf-datasets/mnist/",
@@ -41,7 +37,6 @@ FILES = {
         "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     ),
 }
-BROKEN_GZIP = (gzip.BadGzipFile, EOFError, zlib.error)
 
 
 def read_idx(path: str | os.PathLike) -> np.ndarray:
@@ -108,7 +103,10 @@ def mnist(directory: str | os.PathLike) -> tuple[ArrayDataset, ArrayDataset]:
         path = next(filter(pathlib.Path.exists, paths), paths[1])
         if not path.exists():
             urls = [f"{mirror}{name}.gz" for mirror in MIRRORS]
-            _fetch(urls, path, sha256=sha256, size=4 + 4 * len(shape) + math.prod(shape))
+            size = 4 + 4 * len(shape) + math.prod(shape)
+            content = functools.partial(gunzip, size=size)
+            fix = f"put {' and '.join(FILES)} there, plain or as .gz"
+            fetch("mnist", urls, path, sha256=sha256, size=size, content=content, fix=fix)
         array = read_idx(path)
         if array.shape != shape:
             _fail(path, f"of shape {shape}", array.shape)
@@ -122,54 +120,3 @@ def mnist(directory: str | os.PathLike) -> tuple[ArrayDataset, ArrayDataset]:
 
 def _fail(path, rule, value):
     _check.fail("read_idx", str(path), rule, value, "delete the file and get it anew", DataError)
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Returns an opener that knows https alone, so that no redirect can lead away from it."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler,
-        urllib.request.UnknownHandler,
-        urllib.request.HTTPSHandler,
-        urllib.request.HTTPDefaultErrorHandler,
-        urllib.request.HTTPRedirectHandler,
-        urllib.request.HTTPErrorProcessor,
-    ):
-        opener.add_handler(handler())
-    return opener
-
-
-def _fetch(urls: Sequence[str], path: pathlib.Path, *, sha256: str, size: int) -> None:
-    """Downloads a gzip file from the first URL that has it.
-
-    Args:
-        urls: Where to look, in this order; https only.
-        path: The file to write, which appears whole or not at all.
-        sha256: Of the content before compression.
-        size: Bytes of the content; neither it nor the compressed file is read beyond that.
-
-    Raises:
-        DataError: If no URL yields that content.
-    """
-    reasons = []
-    for url in urls:
-        try:
-            with _opener().open(url, timeout=30) as response:
-                body = response.read(size + 1)
-            content = gzip.GzipFile(fileobj=io.BytesIO(body)).read(size + 1)
-        except (OSError, http.client.HTTPException, *BROKEN_GZIP) as error:
-            reasons.append(f"{url}: {error!r}")
-            continue
-        if hashlib.sha256(content).hexdigest() != sha256:
-            reasons.append(f"{url}: another SHA-256")
-            continue
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f"{path.name}.{os.getpid()}.part")
-        try:
-            part.write_bytes(body)
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        return
-    fix = f"put {' and '.join(FILES)} there, plain or as .gz"
-    _check.fail("mnist", str(path), "a file, there or at a mirror", reasons, fix, DataError)

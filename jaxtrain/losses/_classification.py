@@ -36,7 +36,7 @@ def softmax_cross_entropy(
     Raises:
         TypeError: If logits are not floating, or labels neither integer nor floating.
         ConfigError: If the shapes do not fit, smoothing is outside [0, 1), or ignore_index is
-            given with probabilities.
+            no int or given with probabilities.
 
     Example:
         >>> loss = softmax_cross_entropy(jnp.zeros((2, 10)), jnp.array([3, 7]))
@@ -55,11 +55,8 @@ def softmax_cross_entropy(
         loss = (1 - a) * loss - a * log_p.mean(-1)
     if ignore_index is None:
         return loss
-    if _check.whole(ignore_index) is None:
-        rule = "an int or None"
-        _check.fail("softmax_cross_entropy", "ignore_index", rule, ignore_index, error=TypeError)
-    if kind != "classes":
-        rule = "None where labels are probabilities"
+    if kind != "classes" or _check.whole(ignore_index) is None:
+        rule = "None, or with integer labels an int"
         _check.fail("softmax_cross_entropy", "ignore_index", rule, ignore_index)
     return jnp.where(q == ignore_index, 0, loss)
 
@@ -182,7 +179,7 @@ def sigmoid_focal(
         logits: As for `sigmoid_cross_entropy`.
         labels: q, as for `sigmoid_cross_entropy`.
         gamma: >= 0.
-        alpha: The weight of the label 1, in [0, 1]. None weighs both labels by 1 instead, which
+        alpha: The weight of the label 1, in [0, 1). None weighs both labels by 1 instead, which
             with gamma = 0 is `sigmoid_cross_entropy`.
 
     Returns:
@@ -208,8 +205,7 @@ def sigmoid_focal(
     yes = -q * jnp.exp(gamma * log(-z)) * log(z)
     no = -(1 - q) * jnp.exp(gamma * log(z)) * log(-z)
     if alpha is not None:
-        _check.nonnegative("sigmoid_focal", "alpha", alpha)
-        _check.at_most("sigmoid_focal", "alpha", alpha, "1", 1)
+        _check.fraction("sigmoid_focal", "alpha", alpha)
         alpha = jnp.asarray(alpha, z.dtype)
         yes, no = alpha * yes, (1 - alpha) * no
     return per_example(yes + no)

@@ -246,10 +246,7 @@ def max_norm(
             w_, u_, c = (jnp.asarray(x, accumulator(w)) for x in (w, u, limit))
             z = w_ + u_
             axes = axis if axis is not None else tuple(range(z.ndim - 1)) or None
-            # Divided by the largest, so that squares neither overflow nor underflow.
-            s = jnp.abs(z).max(axes, keepdims=True, initial=0)
-            s = jnp.where(s > 0, s, 1)
-            norm = s * jnp.sqrt(((z / s) ** 2).sum(axes, keepdims=True))
+            norm = jnp.sqrt((z * z).sum(axes, keepdims=True))
             return jnp.where(norm <= c, u_, z * (c / norm) - w_).astype(jnp.result_type(w))
 
         mask = penalized("max_norm", rule, params)
