@@ -8,20 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxtrain import losses, optim
+from jaxtrain import _compat, losses, optim
+from jaxtrain.data import synthetic
 
-TRUE = np.array([3.0, 3.0, 1.0])
-
-
-def features(x, order: int) -> np.ndarray:
-    return np.asarray(x)[..., None] ** np.arange(order + 1)
+TRUE = np.array([3.0, 3.0, 1.0])  # `synthetic.polynomial` unless told otherwise
 
 
 def examples(n: int, order: int, seed: int, *, reach: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Returns h, (n, order + 1), and v, (n,), for x uniform in [-reach, reach]."""
-    rng = np.random.default_rng(seed)
-    x = rng.uniform(-reach, reach, n)
-    return features(x, order), features(x, 2) @ TRUE + rng.uniform(-1, 1, n)
+    with _compat.enable_x64(True):  # or the data set would be float32
+        dataset = synthetic.polynomial(n, width=reach, seed=seed)
+    return synthetic.powers(dataset.image, order), dataset.label[:, 0]
 
 
 def many(n: int, order: int, seeds, *, reach: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

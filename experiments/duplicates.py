@@ -21,6 +21,7 @@ import numpy as np
 from experiments import _digits, _polynomial
 from experiments._experiment import Result, panels, truth
 from jaxtrain import _compat, losses, models, nn, tree
+from jaxtrain.data.synthetic import powers
 
 NET = models.mlp([16, 10])
 LIMITS = {"float32": 1e-6, "float64": 1e-12}
@@ -109,7 +110,7 @@ def draw(config: Config, found):
     x = np.linspace(-1, 1, 100)
     for m in config.copies[:: max(1, len(config.copies) // 3)]:
         again = np.concatenate([np.zeros(m, int), np.arange(len(v))])
-        left.plot(x, _polynomial.features(x, ORDER) @ fit(h[again], v[again]), label=f"M = {m}")
+        left.plot(x, powers(x[:, None], ORDER) @ fit(h[again], v[again]), label=f"M = {m}")
     left.plot(h[1:, 1], v[1:], "ko", ms=4)
     left.plot(h[0, 1], v[0], "C3*", ms=14, label="copied M times")
     left.set(xlabel="x", ylabel="v")

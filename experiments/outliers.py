@@ -28,6 +28,7 @@ import numpy as np
 from experiments import _polynomial
 from experiments._experiment import Result, panels, truth
 from jaxtrain import _compat, data, losses
+from jaxtrain.data.synthetic import powers
 
 MEAN, STD, CORRELATION = np.array([1.65, 60.0]), np.array([0.12, 15.0]), 0.8
 TALL, THIN = np.array([2.51, 137.0]), np.array([1.82, 24.0])
@@ -133,11 +134,11 @@ def draw(config: Config, x, found, fitted):
     at = -(-len(config.shares) // 2)
     grid = np.linspace(-1, 1, 100)
     for name, w in fitted.items():
-        curve = _polynomial.features(grid, ORDER) @ np.median(w[at], 0)
+        curve = powers(grid[:, None], ORDER) @ np.median(w[at], 0)
         middle.plot(grid, curve, lw=2, label=name)
         right.plot(100 * np.array(config.shares), np.median(_polynomial.test_risk(w), 1), "o-",
                    label=name)  # fmt: skip
-    middle.plot(grid, _polynomial.features(grid, 2) @ _polynomial.TRUE, "k--", label="truth")
+    middle.plot(grid, powers(grid[:, None], 2) @ _polynomial.TRUE, "k--", label="truth")
     middle.set(xlabel="x", ylabel="fit, median weights")
     middle.set_title(f"{config.shares[at]:.0%} of the examples 5 to 15 too high", fontsize=11)
     middle.legend()

@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments import _polynomial
 from experiments._experiment import Result, panels, truth
+from jaxtrain.data.synthetic import powers
 
 VARIANCE = 3**2 / 3 + 4 / 45  # of 3 x + x^2
 
@@ -69,10 +70,10 @@ def draw(config: Config, found):
     title = "Which order generalizes best, and how many examples does it need?"
     figure, (left, middle, right) = panels(title, 3)
     x = np.linspace(-1, 1, 200)
-    left.plot(x, _polynomial.features(x, 2) @ _polynomial.TRUE, "k--", lw=2, label="truth")
+    left.plot(x, powers(x[:, None], 2) @ _polynomial.TRUE, "k--", lw=2, label="truth")
     for order in (1, 2, config.orders[-1]):
         h, v = _polynomial.examples(config.size, order, 0)
-        left.plot(x, _polynomial.features(x, order) @ fit(h, v), lw=1.5, label=f"order {order}")
+        left.plot(x, powers(x[:, None], order) @ fit(h, v), lw=1.5, label=f"order {order}")
     left.plot(h[:, 1], v, "ko", ms=4)
     left.set(xlabel="x", ylabel="v", ylim=(-1, 9))
     left.set_title(f"Fits to {config.size} examples", fontsize=11)
