@@ -106,7 +106,9 @@ def draw(config: Config, found):
     """Draws the fits of one seed, residuals against the formula, and the risks."""
     title = "What do accidental copies of an example do to a fit?"
     figure, (left, middle, right) = panels(title, 3)
-    h, v = _polynomial.examples(config.examples, ORDER, 0)
+    # That of all seeds whose first example is the furthest from its fit.
+    seed = config.seeds[abs(found[:, 0, 0]).argmax()]
+    h, v = _polynomial.examples(config.examples, ORDER, seed)
     x = np.linspace(-1, 1, 100)
     for m in config.copies[:: max(1, len(config.copies) // 3)]:
         again = np.concatenate([np.zeros(m, int), np.arange(len(v))])

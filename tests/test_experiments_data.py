@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from smoke import module, nightly, smoke
 
-pytest.importorskip("matplotlib")
+from jaxtrain import augment
 
 VERDICTS = {
     "zig_zag": ["true", "false", "true"],
@@ -441,7 +441,7 @@ def test_verdicts_on_mixing(monkeypatch):
 
 @pytest.mark.fast
 def test_the_first_five_crops_and_the_ten():
-    crops, augment = module("multi_crop"), pytest.importorskip("jaxtrain.augment")
+    crops = module("multi_crop")
     image = jnp.arange(64.0).reshape(8, 8, 1)
     views = np.asarray(crops.views(image))
     ten = np.asarray(augment.ten_crop(image, crops.SIZE))
