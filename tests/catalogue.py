@@ -269,7 +269,7 @@ GENERATORS = {
     "spirals": data.synthetic.spirals,
     "ill_conditioned_regression": data.synthetic.ill_conditioned_regression,
     "signals": data.synthetic.signals,
-    "teacher": data.synthetic.teacher,
+    "linear_teacher": data.synthetic.linear_teacher,
 }
 
 # With the variance of a kernel of 3 * 3 * 40 inputs and 3 * 3 * 50 outputs.
@@ -324,5 +324,5 @@ OTHERS = {
     initializers: {"gain", "lecture", "orthonormal", "torch_default"},
     losses: {"at_class", "check_labels", "class_weights"},
     metrics: {"ratio"},
-    data.synthetic: {"powers", "random_features", "three_examples"},
+    data.synthetic: {"powers", "random_features", "mismatched_scales"},
 }

@@ -88,7 +88,21 @@ def test_labels_that_are_no_class_give_nan():
 
 
 def test_excluded_classes_may_have_logits_of_minus_infinity():
-    assert CE(jnp.array([0.0, -jnp.inf]), jnp.int32(0)) == 0
+    for f in (CE, losses.focal):
+        value, slope = jax.value_and_grad(f)(jnp.array([0.0, -jnp.inf]), jnp.int32(0))
+        assert value == 0 and not slope.any()
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8])
+def test_labels_of_8_bits_know_more_than_256_classes(dtype):
+    z = jnp.zeros((3, 300)).at[:, 257].set(1.0).at[:, 44].set(-1.0)
+    y = jnp.asarray(np.array([1, 100, 255]).astype(dtype))
+    weigh = losses.class_weighted(losses.hinge, np.arange(300.0))
+    ignoring = functools.partial(CE, ignore_index=-156)  # 100 in 8 bits
+    for f in (ignoring, losses.focal, losses.hinge, weigh):
+        np.testing.assert_array_equal(f(z, y), f(z, y.astype(jnp.int32)))
+    assert jnp.isnan(CE(z, y)[2]) == (dtype == np.int8)
 
 
 def test_smoothing_may_be_traced():
@@ -352,6 +366,8 @@ def test_weights_that_do_not_fit_are_refused():
         losses.class_weighted(CE, [1.0, 2.0])(jnp.zeros((4, 2)), jnp.zeros((4, 2)))
     with pytest.raises(ConfigError, match=r"weights must be of shape \(4,\), got \(4, 1\)"):
         losses.sample_weighted(CE)(jnp.zeros((4, 2)), (jnp.zeros(4, int), jnp.ones((4, 1))))
+    with pytest.raises(TypeError, match="targets must be a pair of targets and weights"):
+        losses.sample_weighted(CE)(jnp.zeros((4, 2)), jnp.zeros(4, int))
     with pytest.raises(TypeError, match="loss must be a function"):
         losses.sample_weighted(None)
 

@@ -132,8 +132,8 @@ def test_ill_conditioned_regression_has_the_condition(x64, condition):
 
 
 @pytest.mark.fast
-def test_three_examples_have_the_numbers_of_the_notes(x64):
-    dataset = synthetic.three_examples()
+def test_mismatched_scales_have_the_numbers_of_the_notes(x64):
+    dataset = synthetic.mismatched_scales()
     x, t = dataset.image, dataset.label
     gradient = -2 / 3 * x.T @ t
     # To the digits that are printed.
@@ -161,8 +161,8 @@ def test_signals_are_templates_and_noise():
 
 @pytest.mark.fast
 def test_random_features_descend_twice():
-    whole = synthetic.teacher(400)
-    clean = synthetic.teacher(400, noise=0.0).label
+    whole = synthetic.linear_teacher(400)
+    clean = synthetic.linear_teacher(400, noise=0.0).label
     risk = {}
     for width in (50, 100, 1000):
         f = synthetic.random_features(whole.image, width)
@@ -184,7 +184,7 @@ def test_bad_options_are_refused():
         lambda: synthetic.spirals(3, turns=-1),
         lambda: synthetic.ill_conditioned_regression(3, condition=0.5),
         lambda: synthetic.signals(3, length=0),
-        lambda: synthetic.teacher(3, features=0),
+        lambda: synthetic.linear_teacher(3, features=0),
         lambda: synthetic.random_features(np.ones((2, 2)), 0),
         lambda: synthetic.powers(np.ones((2, 1)), -1),
     ):

@@ -184,7 +184,7 @@ def ill_conditioned_regression(
     return ArrayDataset(np.sqrt(n) * (z * s) @ v.T, t[:, None])
 
 
-def three_examples() -> ArrayDataset:
+def mismatched_scales() -> ArrayDataset:
     """Makes the table of lecture notes whose two weights have gradients 6e4 apart at 0.
 
     The condition number of X^T X is 1.39e10, and 28.2 when X is standardized.
@@ -193,7 +193,7 @@ def three_examples() -> ArrayDataset:
         X, (3, 2), and t, (3, 1).
 
     Example:
-        >>> dataset = three_examples()
+        >>> dataset = mismatched_scales()
         >>> (-2 / 3 * dataset.image.T @ dataset.label).round(4).tolist()  # at w = 0
         [[-1381.6534423828125], [-0.02250000089406967]]
     """
@@ -243,7 +243,9 @@ def signals(n: int, *, noise: float = 0.1, length: int = 40, seed: int = 0) -> A
     return ArrayDataset(x[..., None], c, classes=10)
 
 
-def teacher(n: int, *, features: int = 20, noise: float = 0.5, seed: int = 0) -> ArrayDataset:
+def linear_teacher(
+    n: int, *, features: int = 20, noise: float = 0.5, seed: int = 0
+) -> ArrayDataset:
     """Makes a linear regression: t = X w + noise N(0, 1), with X normal and |w| = 1.
 
     With `random_features` of it, fitted by least squares, the risk on other examples is largest
@@ -259,16 +261,16 @@ def teacher(n: int, *, features: int = 20, noise: float = 0.5, seed: int = 0) ->
         X, (n, features), and t, (n, 1).
 
     Example:
-        >>> teacher(100).image.shape
+        >>> linear_teacher(100).image.shape
         (100, 20)
 
     References:
         M. Belkin, D. Hsu, S. Ma, S. Mandal, Reconciling Modern Machine-Learning Practice and the
         Classical Bias-Variance Trade-Off, 2019.
     """
-    _check_size("teacher", n, seed)
-    _check.integer("teacher", "features", features)
-    _check.nonnegative("teacher", "noise", noise)
+    _check_size("linear_teacher", n, seed)
+    _check.integer("linear_teacher", "features", features)
+    _check.nonnegative("linear_teacher", "noise", noise)
     x, w = _normal(seed, 12, n, features), _normal(seed, 13, features, 1)
     return ArrayDataset(x, x @ (w / np.linalg.norm(w)) + noise * _normal(seed, 14, n, 1))
 

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxtrain import _check
 
-from ._labels import at_class, binary, check_classes, check_labels, floating, per_example
+from ._labels import at_class, binary, check_classes, check_labels, floating, per_example, widened
 
 
 def softmax_cross_entropy(
@@ -91,9 +91,13 @@ def focal(logits: Any, labels: Any, *, gamma: ArrayLike = 2.0) -> jax.Array:
     """
     _check.nonnegative("focal", "gamma", gamma)
     log_p, q, kind = _log_softmax("focal", logits, labels)
-    # Above 0, where a power below 1 has no derivative.
-    rest = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(log_p.dtype).tiny)
-    return -_expected(rest ** jnp.asarray(gamma, log_p.dtype) * log_p, q, kind)
+
+    def modulated(log_p):
+        # Above 0, where a power below 1 has no derivative.
+        rest = jnp.maximum(-jnp.expm1(log_p), jnp.finfo(log_p.dtype).tiny)
+        return rest ** jnp.asarray(gamma, log_p.dtype) * log_p
+
+    return -_expected(log_p, q, kind, modulated)
 
 
 def hinge(scores: Any, labels: Any, *, form: str = "sum", margin: ArrayLike = 1.0) -> jax.Array:
@@ -131,7 +135,7 @@ def hinge(scores: Any, labels: Any, *, form: str = "sum", margin: ArrayLike = 1.
     """
     _check.choice("hinge", "form", form, ("sum", "mean", "max"))
     _check.positive("hinge", "margin", margin)
-    f, y = floating("hinge", "scores", scores), jnp.asarray(labels)
+    f, y = floating("hinge", "scores", scores), widened(jnp.asarray(labels))
     check_classes("hinge", f, y)
     m = jax.nn.relu(f - at_class(f, y)[..., None] + jnp.asarray(margin, f.dtype))
     m = jnp.where(jax.nn.one_hot(y, f.shape[-1], dtype=bool), 0, m)
@@ -241,12 +245,12 @@ def binary_hinge(scores: Any, labels: Any, *, margin: ArrayLike = 1.0) -> jax.Ar
 
 def _log_softmax(where, logits, labels):
     """Returns log p, the labels as an array, and their kind."""
-    z, q = floating(where, "logits", logits), jnp.asarray(labels)
+    z, q = floating(where, "logits", logits), widened(jnp.asarray(labels))
     kind = check_labels(where, z, q)
     z = z - jax.lax.stop_gradient(z.max(-1, keepdims=True))
     return z - jnp.log(jnp.exp(z).sum(-1, keepdims=True)), q, kind
 
 
-def _expected(x, q, kind):
-    """Returns sum_k q_k x_k."""
-    return at_class(x, q) if kind == "classes" else (q.astype(x.dtype) * x).sum(-1)
+def _expected(x, q, kind, f=lambda x: x):
+    """Returns sum_k q_k f(x_k)."""
+    return f(at_class(x, q)) if kind == "classes" else (q.astype(x.dtype) * f(x)).sum(-1)

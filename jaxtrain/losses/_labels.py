@@ -44,8 +44,15 @@ def check_classes(where: str, logits: jax.Array, labels: jax.Array) -> None:
         _check.fail(where, "labels", "integer", str(labels.dtype), fix, TypeError)
 
 
+def widened(labels: jax.Array) -> jax.Array:
+    """Returns integers in 32 bits or more: in 8 bits the class 256 is 0, and -1 is 255."""
+    narrow = jnp.issubdtype(labels.dtype, jnp.integer) and labels.dtype.itemsize < 4
+    return labels.astype(jnp.int32) if narrow else labels
+
+
 def at_class(x: jax.Array, labels: jax.Array) -> jax.Array:
     """Returns x[..., labels], NaN where a label is outside [0, K)."""
+    labels = widened(labels)
     labels = jnp.where(labels < 0, x.shape[-1], labels)  # -1 would be the last class
     return jnp.take_along_axis(x, labels[..., None], -1, mode="fill", fill_value=jnp.nan)[..., 0]
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtrain import _check
 from jaxtrain.errors import DataError
 
-from ._labels import check_classes
+from ._labels import check_classes, widened
 
 Loss = Callable[[Any, Any], jax.Array]
 
@@ -46,7 +46,7 @@ def class_weighted(loss: Loss, weights: Any) -> Loss:
         _check.fail("class_weighted", "weights", "a vector of finite numbers >= 0", weights)
 
     def weighted(outputs, labels):
-        outputs, labels = jnp.asarray(outputs), jnp.asarray(labels)
+        outputs, labels = jnp.asarray(outputs), widened(jnp.asarray(labels))
         check_classes("class_weighted", outputs, labels)
         if outputs.shape[-1] != len(w):
             rule = f"one number for each of the {outputs.shape[-1]} classes"
@@ -70,6 +70,7 @@ def sample_weighted(loss: Loss) -> Loss:
         `f(outputs, (targets, weights))`, with weights of the shape of what the loss returns.
 
     Raises:
+        TypeError: From the loss made, if targets are no pair.
         ConfigError: From the loss made, if the shape of the weights is another.
 
     Example:
@@ -81,6 +82,9 @@ def sample_weighted(loss: Loss) -> Loss:
     _check.function("sample_weighted", "loss", loss)
 
     def weighted(outputs, targets):
+        if not isinstance(targets, tuple | list) or len(targets) != 2:
+            rule = "a pair of targets and weights"
+            _check.fail("sample_weighted", "targets", rule, type(targets), error=TypeError)
         targets, weights = targets
         x, w = loss(outputs, targets), jnp.asarray(weights)
         if w.shape != x.shape:
