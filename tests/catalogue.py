@@ -298,6 +298,17 @@ PREPROCESSINGS = {
     "whiten": data.whiten,
 }
 
+# Of functions of the examples, which 20 of shape (2, 2, 1) are enough for.
+CHECKS = {
+    "compare": lambda x: data.clean.compare(x, x[:8]),
+    "duplicates": data.clean.duplicates,
+    "label_noise": lambda x: data.clean.label_noise(np.full((len(x), 2), 0.5), np.arange(20) % 2),
+    "mahalanobis": data.clean.mahalanobis,
+    "near_duplicates": functools.partial(data.clean.near_duplicates, threshold=1.0),
+    "nulls": data.clean.nulls,
+    "outliers": functools.partial(data.clean.outliers, method="mad"),
+}
+
 AUGMENTATIONS = {
     "random_crop": functools.partial(augment.random_crop, padding=1),
     "random_affine": functools.partial(augment.random_affine, distortion=0.2, shift=1),

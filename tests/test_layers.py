@@ -101,6 +101,7 @@ def public(module):
         (metrics, set(catalogue.METRICS)),
         (nn.initializers, set(catalogue.INITIALIZERS)),
         (augment, set(catalogue.AUGMENTATIONS)),
+        (data.clean, set(catalogue.CHECKS)),
     ],
     ids=lambda value: value.__name__.split(".")[-1] if inspect.ismodule(value) else "",
 )

@@ -208,7 +208,10 @@ def test_what_does_not_vary_stays_finite():
 def test_robust_is_not_moved_by_an_outlier():
     x = np.arange(101.0)[:, None]
     outlier = np.where(x == 100, 1e6, x)
-    jax.tree.map(np.testing.assert_array_equal, data.robust.fit(outlier), data.robust.fit(x))
+    stats = data.robust.fit(outlier)
+    jax.tree.map(np.testing.assert_array_equal, stats, data.robust.fit(x))
+    y, _ = nn.standardize(*stats).apply({}, {}, x, nn.EVAL)
+    np.testing.assert_array_equal(y, data.robust.apply(stats, x))
 
 
 @pytest.mark.parametrize("module", [data.min_max, data.robust])

@@ -1,4 +1,4 @@
-"""Data sets in host memory, the order of their examples, and preprocessing as fit/apply pairs."""
+"""Data sets in host memory, their order, parts and folds, preprocessing, and checks of them."""
 
 from . import clean as clean
 from . import min_max as min_max

@@ -31,7 +31,8 @@ def pipeline(*steps: Any) -> Preprocessing:
             pairs of one and the keyword arguments of its `fit`.
 
     Returns:
-        The preprocessing. `fit` reads arrays, or a function that returns an iterator over them as
+        The preprocessing. `fit` reads an array, whose float copy must fit in memory where there
+        are several steps, or a function that returns an iterator over arrays, as
         `standardize.fit` does; `invert` undoes the steps from the last to the first.
 
     Raises:
@@ -54,10 +55,11 @@ def pipeline(*steps: Any) -> Preprocessing:
             _check.fail("pipeline", "steps", rule, (step, options), error=TypeError)
 
     def fit(x):
-        stats = []
-        for step, options in pairs:
+        stats: list[Any] = []
+        for i, (step, options) in enumerate(pairs):
+            if i > 0:
+                x = _transformed(pairs[i - 1][0], stats[-1], x)
             stats.append(step.fit(x, **options))
-            x = _transformed(step, stats[-1], x)
         return tuple(stats)
 
     def apply(stats, x):
@@ -126,12 +128,12 @@ def prepare(
 
 def _refuse_leaks(train, held_out):
     dtype = np.result_type(train, *held_out)
-    place = {digest: i for i, digest in enumerate(digests(train.astype(dtype)))}
+    place = {digest: i for i, digest in enumerate(digests(train.astype(dtype, copy=False)))}
     for k, images in enumerate(held_out):
-        found = digests(images.astype(dtype))
+        found = digests(images.astype(dtype, copy=False))
         shared = {i: place[digest] for i, digest in enumerate(found) if digest in place}
         if shared:
             some = dict(list(shared.items())[:5])
-            fix = f"the first of {len(shared)}, as {{index: index in train}}; leave them out of one"
+            fix = f"the first of {len(shared)}, as {{index: index in train}}; allow_duplicates=True"
             rule = "without the images of the training set"
             _check.fail("prepare", f"held_out[{k}]", rule, some, fix, DataError)

@@ -1,7 +1,6 @@
 """Min-max scaling: the range of the training set becomes [low, high].
 
-A preprocessing is a pair of functions, `fit(x) -> stats` and `apply(stats, x) -> x`, here with
-the inverse.
+The functions are those of `standardize`.
 """
 
 import functools

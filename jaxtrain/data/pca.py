@@ -1,7 +1,6 @@
 """Principal components: decorrelated coordinates, the few with the largest variance.
 
-A preprocessing is a pair of functions, `fit(x) -> stats` and `apply(stats, x) -> x`, here with
-the inverse.
+The functions are those of `standardize`.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from jaxtrain.errors import DataError
 
 from ._blocks import average, blocks, first, multiply, promote, stats_dtype
 
-HELD = 2**23  # numbers that are decomposed in one piece
+HELD = 2**21  # numbers that are decomposed in one piece
 
 
 class Stats(NamedTuple):
@@ -31,7 +30,7 @@ def fit(x: Any, *, components: int | float | None = None, ddof: int = 1) -> Stat
         C = (1/(n - ddof)) sum_i (x_i - mean) (x_i - mean)^T = U diag(variance) U^T
 
     The components are the columns of U with the largest variances, in descending order, each with
-    the sign that makes its largest entry positive. share is their part of the sum of all. Up to 8
+    the sign that makes its largest entry positive. share is their part of the sum of all. Up to 2
     million numbers, or d examples, it is a singular value decomposition of the examples, which
     keeps small variances to full precision; beyond that, C is summed up and decomposed.
 

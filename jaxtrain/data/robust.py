@@ -1,9 +1,9 @@
 """Robust scaling: median 0 and interquartile range 1, which outliers do not move.
 
-A preprocessing is a pair of functions, `fit(x) -> stats` and `apply(stats, x) -> x`, here with
-the inverse.
+The functions are those of `standardize`, and so `nn.standardize(*stats)` is a layer that applies.
 """
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,13 +57,13 @@ def fit(x: Any, *, per: str = "feature", quantiles: tuple[float, float] = (0.25,
     x = np.asarray(x)
     for _ in blocks(where, x):
         pass  # it checks them
-    over = axes(where, per, x.ndim)
-    # A feature at a time: float64 copies of large sets do not fit in memory.
-    kept = [x.shape[axis] for axis in range(x.ndim) if axis not in over]
-    columns = np.moveaxis(x, over, range(len(over))).reshape(-1, int(np.prod(kept)))
+    shared = len(axes(where, per, x.ndim))
+    shape = (1,) * shared + x.shape[shared:]
+    # A column at a time: float64 copies of large sets do not fit in memory.
+    columns = x.reshape(-1, math.prod(shape)).T
     p = [quantiles[0], 0.5, quantiles[1]]
-    q = np.stack([np.quantile(c.astype(np.float64), p) for c in columns.T], 1)
-    low, median, high = q.reshape(3, *(1 if i in over else s for i, s in enumerate(x.shape)))
+    q = np.stack([np.quantile(column.astype(np.float64), p) for column in columns], 1)
+    low, median, high = q.reshape(3, *shape)
     span = high - low
     span[span == 0] = 1
     return Stats(median.astype(stats_dtype(x)), span.astype(stats_dtype(x)))

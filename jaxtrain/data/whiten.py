@@ -1,7 +1,6 @@
 """Whitening: mean 0 and covariance the identity, in principal components or near the original.
 
-A preprocessing is a pair of functions, `fit(x) -> stats` and `apply(stats, x) -> x`, here with
-the inverse.
+The functions are those of `standardize`.
 """
 
 from typing import Any, NamedTuple
@@ -70,17 +69,16 @@ def fit(
     _check.choice("whiten.fit", "form", form, ("pca", "zca"))
     _check.nonnegative("whiten.fit", "eps", eps)
     mean, u, s, _ = eigen("whiten.fit", x, components, ddof)
-    example, u = mean.shape[1:], u.reshape(len(u), -1)
+    u = u.reshape(len(u), -1)
     scale = np.sqrt(s + eps)
-    matrix, inverse = u.T / np.where(scale > 0, scale, np.inf), u.T * scale
-    if form == "pca":
-        matrix, shape = matrix.T, [(len(s), *example), (*example, len(s))]
-    else:
-        matrix, inverse, shape = matrix @ u, inverse @ u, [example * 2] * 2
+    out = np.eye(len(u)) if form == "pca" else u
+    matrix = out.T / np.where(scale > 0, scale, np.inf) @ u
+    inverse = u.T * scale @ out
+    example = mean.shape[1:]
+    y = (len(u),) if form == "pca" else example
     dtype = stats_dtype(first("whiten.fit", x))
-    return Stats(
-        *(a.astype(dtype) for a in (mean, matrix.reshape(shape[0]), inverse.reshape(shape[1])))
-    )
+    stats = Stats(mean, matrix.reshape(y + example), inverse.reshape(example + y))
+    return Stats(*(array.astype(dtype) for array in stats))
 
 
 def apply(stats: Stats, x: Any) -> Any:

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtrain import _check
 from jaxtrain.errors import DataError
 
-from ._report import Report
-from ._table import read
+from ._report import Report, ranked
+from ._table import codes, read
 
 
 def compare(
@@ -33,9 +33,9 @@ def compare(
     Args:
         train: Examples, an array (n, ...) or a frame of numbers. Missing values are left out.
         test: More of them, of the same features.
-        labels: The pair of their labels, integers or whatever can be sorted, or the name of a
-            column of both frames. None leaves the classes out.
-        level: Corrected probabilities up to this are reported, in (0, 1).
+        labels: The pair of their labels, of any type, or the name of a column of both
+            frames. None leaves the classes out.
+        level: Corrected probabilities up to this are reported, in [0, 1).
         correction: "holm" bounds the probability of any false report by level, "bh" (Benjamini
             and Hochberg) the expected share of false ones among the reported; None does nothing.
 
@@ -62,8 +62,7 @@ def compare(
 
     where = "compare"
     _check.choice(where, "correction", correction, ("holm", "bh", None))
-    if not 0 < level < 1:
-        _check.fail(where, "level", "in (0, 1)", level)
+    _check.fraction(where, "level", level)
     if isinstance(labels, str):
         name, labels = labels, (train[labels], test[labels])
         train, test = train.drop(columns=name), test.drop(columns=name)
@@ -80,13 +79,13 @@ def compare(
         method = "auto" if len(u) + len(v) <= 1000 else "asymp"  # else exact, which takes long
         results.append(stats.ks_2samp(u, v, method=method)[:2])
     if labels is not None:
-        classes, code = np.unique(np.concatenate(labels), return_inverse=True)
-        counts = [np.bincount(c, minlength=len(classes)) for c in np.split(code, [len(labels[0])])]
+        code, total = codes(np.concatenate(labels))
+        counts = [np.bincount(c, minlength=len(total)) for c in np.split(code, [len(labels[0])])]
         results.append(stats.chi2_contingency(counts, correction=False)[:2])
         features = [*features, "labels"]
     statistic, p = np.array(results).T
     scores = _corrected(p, correction)
-    found = np.argsort(p, kind="stable")[: (scores <= level).sum()]
+    found = ranked(-p, scores <= level)
     table = {
         "feature": [features[j] for j in found],
         "statistic": statistic[found],

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtrain import _check
 from jaxtrain.errors import DataError
 
-from ._report import Report
+from ._report import Report, ranked
 from ._table import finite, read
 
 
@@ -49,24 +49,25 @@ def label_noise(probabilities: Any, labels: Any) -> Report:
     finite(where, p)
     labels = np.asarray(labels)
     n, classes = p.shape
-    if (p < 0).any() or (abs(p.sum(1) - 1) > 1e-3).any():
-        bad = int(((p < 0).any(1) | (abs(p.sum(1) - 1) > 1e-3)).argmax())
+    wrong = (p < 0).any(1) | (abs(p.sum(1) - 1) > 0.01)
+    if wrong.any():
+        value = {int(wrong.argmax()): p[wrong.argmax()].tolist()}
         rule = "at least 0, and of sum 1 for each example"
-        _check.fail(where, "probabilities", rule, {bad: p[bad].tolist()}, error=DataError)
+        _check.fail(where, "probabilities", rule, value, error=DataError)
     if labels.shape != (n,) or not np.issubdtype(labels.dtype, np.integer):
-        rule = f"{n} integers"
-        _check.fail(where, "labels", rule, (labels.shape, str(labels.dtype)), error=DataError)
-    if labels.min() < 0 or labels.max() >= classes:
-        bad = int(((labels < 0) | (labels >= classes)).argmax())
-        rule = f"in [0, {classes})"
-        _check.fail(where, "labels", rule, {bad: int(labels[bad])}, error=DataError)
+        got = labels.shape, str(labels.dtype)
+        _check.fail(where, "labels", f"{n} integers", got, error=DataError)
+    wrong = (labels < 0) | (labels >= classes)
+    if wrong.any():
+        value = {int(wrong.argmax()): int(labels[wrong.argmax()])}
+        _check.fail(where, "labels", f"in [0, {classes})", value, error=DataError)
     own = np.eye(classes, dtype=bool)[labels]
     count = own.sum(0)
     t = np.where(count > 0, (p * own).sum(0) / np.maximum(count, 1), np.inf)
     q = np.where(p >= t, p, 0)
     other = np.where(own, -np.inf, q)
     scores, suggested = other.max(1) - q[own], other.argmax(1)
-    found = np.argsort(-scores, kind="stable")[: (scores > 0).sum()]
+    found = ranked(scores, scores > 0)
     table = {
         "example": names[found],
         "label": labels[found],

@@ -8,7 +8,7 @@ from jaxtrain import _check
 from jaxtrain.errors import DataError
 
 from .. import whiten
-from ._report import Report
+from ._report import Report, ranked
 from ._table import finite, read
 
 NORMAL_QUARTILE = 0.6744897501960817  # MAD / sigma of a normal distribution
@@ -41,7 +41,7 @@ def nulls(x: Any) -> Report:
     else:
         null = values != values
     count = null.sum(0)
-    found = np.argsort(-count, kind="stable")[: (count > 0).sum()]
+    found = ranked(count, count > 0)
     table = {"feature": [features[j] for j in found], "missing": count[found]}
     return Report("number of missing values", null.sum(1).astype(float), 0, names, table)
 
@@ -133,7 +133,7 @@ def mahalanobis(x: Any, *, level: float = 0.001, robust: bool = False, ddof: int
 
     Args:
         x: Examples, an array (n, ...) or a frame of numbers; more of them than features.
-        level: The share of a normal population that is reported, in (0, 1).
+        level: The share of a normal population that is reported, in [0, 1).
         robust: Whether mean and covariance are those of the densest half, reweighted: several
             outliers together cannot hide behind the covariance that they make themselves. It is
             scikit-learn's minimum covariance determinant, which must be installed.
@@ -158,13 +158,12 @@ def mahalanobis(x: Any, *, level: float = 0.001, robust: bool = False, ddof: int
         P. Rousseeuw, K. Van Driessen, A Fast Algorithm for the Minimum Covariance Determinant
         Estimator, 1999.
     """
-    from scipy.stats import chi2
+    from scipy.special import chdtrc, chdtri  # of chi-square, 1 - F and its inverse
 
     where = "mahalanobis"
     _check.flag(where, "robust", robust)
     _check.choice(where, "ddof", ddof, (0, 1))
-    if not 0 < level < 1:
-        _check.fail(where, "level", "in (0, 1)", level)
+    _check.fraction(where, "level", level)
     x, _, names = read(where, x)
     finite(where, x)
     n, d = x.shape
@@ -173,11 +172,11 @@ def mahalanobis(x: Any, *, level: float = 0.001, robust: bool = False, ddof: int
     # Distances do not depend on the units; what counts as no variance should not either.
     z = x / np.where(np.ptp(x, 0) > 0, x.std(0), 1)
     stats = whiten.fit(z, eps=0.0, ddof=ddof)
-    rank = stats.matrix.any(1).sum()
+    rank = max(1, stats.matrix.any(1).sum())
     scores = _robust(x) if robust else (whiten.apply(stats, z) ** 2).sum(1)
-    threshold = chi2.ppf(1 - level, rank)
-    found = np.argsort(-scores, kind="stable")[: (scores > threshold).sum()]
-    table = {"example": names[found], "d2": scores[found], "p": chi2.sf(scores[found], rank)}
+    threshold = chdtri(rank, level)
+    found = ranked(scores, scores > threshold)
+    table = {"example": names[found], "d2": scores[found], "p": chdtrc(rank, scores[found])}
     return Report("squared Mahalanobis distance", scores, threshold, names, table)
 
 

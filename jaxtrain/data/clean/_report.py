@@ -66,21 +66,31 @@ class Report:
         axes = figure.subplots()
         number, found = np.arange(len(self.scores)), self.indices
         finite = self.scores[np.isfinite(self.scores)]
-        # What is infinite is drawn at the edge.
-        scores = np.clip(self.scores, finite.min(initial=0), finite.max(initial=self.threshold))
+        # What is infinite, or 0 on a logarithmic axis, is drawn at the edge.
+        top = finite.max(initial=1.2 * self.threshold)
+        scores = np.clip(self.scores, finite.min(initial=0), top)
+        ratio = scores[found] / (self.threshold or np.inf)
+        if ratio.max(initial=1) > 30 or self.threshold and ratio.min(initial=1) < 1 / 30:
+            scores = np.maximum(scores, 1e-12 * self.threshold)
+            axes.set_yscale("log")
         axes.plot(number, scores, ".", color="0.6", markersize=3)
         axes.plot(found, scores[found], "o", color="C3", markersize=4)
         axes.axhline(self.threshold, color="C3", linewidth=1, linestyle="--")
         for i in found if len(found) <= 12 else ():
             axes.annotate(str(self.names[i]), (i, scores[i]), (3, 3), textcoords="offset points")
-        ratios = scores[found] / (self.threshold or 1)
-        if self.threshold > 0 and len(found) and (ratios.max() > 30 or ratios.min() < 1 / 30):
-            axes.set_yscale("log")
         axes.set(xlabel=self.of.removesuffix("s"), ylabel=self.meaning)
         axes.set_title(f"{len(found)} of {len(scores)} {self.of} reported")
         axes.grid(alpha=0.3)
         return figure
 
 
+def ranked(scores: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Returns where `found` is True, the largest scores first."""
+    (found,) = np.nonzero(found)
+    return found[np.argsort(-scores[found], kind="stable")]
+
+
 def _text(value):
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
     return f"{value:.4g}" if isinstance(value, float | np.floating) else str(value)

@@ -58,3 +58,12 @@ def finite(where: str, values: np.ndarray) -> None:
         value = {tuple(map(int, bad[0])): values[tuple(bad[0])].item()}
         fix = f"the first of {len(bad)}, by (example, feature); clean.nulls finds missing ones"
         _check.fail(where, "x", "finite", value, fix, DataError)
+
+
+def codes(column: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers the distinct values of a column; returns the number of each and their counts."""
+    column = np.asarray(column)
+    if column.dtype == object:  # None and text cannot be sorted together
+        column = np.array([repr(value) for value in column.tolist()])
+    _, code, count = np.unique(column, return_inverse=True, return_counts=True)
+    return code, count
