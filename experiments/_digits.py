@@ -108,6 +108,18 @@ def train(
     )
 
 
+def trained(
+    net: nn.Layer,
+    tx: optax.GradientTransformation,
+    seed: jax.Array,
+    order: jax.Array,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """Trains, as `train` does, and returns the params and the state at the end."""
+    found = train(net, tx, seed, order, lambda params, state, _: (params, state), **options)
+    return jax.tree.map(lambda leaf: leaf[-1], found)
+
+
 def training_loss(
     net: nn.Layer,
     tx: optax.GradientTransformation,

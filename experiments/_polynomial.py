@@ -27,6 +27,11 @@ def many(n: int, order: int, seeds, *, reach: float = 1.0) -> tuple[np.ndarray, 
     return np.stack(h), np.stack(v)
 
 
+def fit(h, v) -> np.ndarray:
+    """Returns the weights of the least squared error, the shortest of them."""
+    return np.linalg.lstsq(h, v)[0]
+
+
 def moments(order: int, *, reach: float = 1.0) -> np.ndarray:
     """Returns E h h' over x uniform in [-reach, reach]."""
     k = np.add.outer(np.arange(order + 1), np.arange(order + 1))
@@ -57,7 +62,7 @@ def descend(h, v, times, *, strength: float = 0.0) -> tuple[np.ndarray, np.ndarr
 
     Returns:
         The weights after so many steps, (seeds, times, order + 1), and the rates, (seeds,): each
-        1 over the largest curvature.
+        1 over the largest curvature with the penalty.
     """
     curvatures = 2 * np.linalg.norm(h, ord=2, axis=(1, 2)) ** 2 / h.shape[1]
     rates = 1 / (curvatures + 2 * strength)

@@ -109,12 +109,9 @@ def with_noise(config: Config, tx) -> np.ndarray:
 def on_digits(config: Config, tx):
     """Returns the params at the end, by seed, and the accuracy on the test set, (seeds,)."""
 
-    def see(params, state, opt_state):
-        return params, _digits.evaluate(NET, params, state, *_digits.examples()[1])[1]
-
     def run(seed, order):
-        found = _digits.train(NET, tx, seed, order, see)
-        return jax.tree.map(lambda leaf: leaf[-1], found)
+        params, state = _digits.trained(NET, tx, seed, order)
+        return params, _digits.evaluate(NET, params, state, *_digits.examples()[1])[1]
 
     order = _digits.orders(1437, config.batch_size, config.epochs, config.seeds)
     return jax.jit(jax.vmap(run))(jnp.array(config.seeds), order)

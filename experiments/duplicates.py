@@ -20,6 +20,7 @@ import numpy as np
 
 from experiments import _digits, _polynomial
 from experiments._experiment import Result, panels, truth
+from experiments._polynomial import fit
 from jaxtrain import _compat, losses, models, nn, tree
 from jaxtrain.data.synthetic import powers
 
@@ -52,6 +53,11 @@ SIZES = {
 }
 
 
+def with_copies(n: int, copies: int) -> np.ndarray:
+    """Returns the numbers of n examples, that of the first as many times more."""
+    return np.concatenate([np.zeros(copies, int), np.arange(n)])
+
+
 def weights(n: int, copies: int) -> np.ndarray:
     """Returns the weight of each example in the risk, of sum 1."""
     w = np.ones(n)
@@ -75,16 +81,12 @@ def gradient_error(config: Config, dtype: str) -> float:
 
     errors = []
     for copies in config.copies:
-        again = np.concatenate([np.zeros(copies, int), np.arange(len(x))])
+        again = with_copies(len(x), copies)
         copied = gradient(x[again], labels[again], np.full(len(again), 1 / len(again)))
         weighted = gradient(x, labels, weights(len(x), copies))
         apart = tree.global_norm(jax.tree.map(jnp.subtract, copied, weighted))
         errors.append(float(apart / tree.global_norm(weighted)))
     return max(errors)
-
-
-def fit(h, v) -> np.ndarray:
-    return np.linalg.lstsq(h, v)[0]
 
 
 def influence(config: Config, seed: int) -> np.ndarray:
@@ -94,7 +96,7 @@ def influence(config: Config, seed: int) -> np.ndarray:
     first = v[0] - h[0] @ fit(h, v)
     rows = []
     for m in config.copies:
-        again = np.concatenate([np.zeros(m, int), np.arange(len(v))])
+        again = with_copies(len(v), m)
         w = fit(h[again], v[again])
         r = v - h @ w
         formula = first / (1 + m * leverage)
@@ -111,7 +113,7 @@ def draw(config: Config, found):
     h, v = _polynomial.examples(config.examples, ORDER, seed)
     x = np.linspace(-1, 1, 100)
     for m in config.copies[:: max(1, len(config.copies) // 3)]:
-        again = np.concatenate([np.zeros(m, int), np.arange(len(v))])
+        again = with_copies(len(v), m)
         left.plot(x, powers(x[:, None], ORDER) @ fit(h[again], v[again]), label=f"M = {m}")
     left.plot(h[1:, 1], v[1:], "ko", ms=4)
     left.plot(h[0, 1], v[0], "C3*", ms=14, label="copied M times")

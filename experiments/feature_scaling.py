@@ -53,7 +53,7 @@ SIZES = {
 def printed() -> tuple[np.ndarray, np.ndarray]:
     """Returns the table's features and targets."""
     with _compat.enable_x64(True):  # or the data set would be float32
-        table = data.synthetic.three_examples()
+        table = data.synthetic.mismatched_scales()
     return table.image, table.label[:, 0]
 
 

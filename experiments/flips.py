@@ -22,7 +22,7 @@ from experiments import _digits
 from experiments._experiment import Result, above_zero, panels, truth
 from jaxtrain import augment, models, nn, optim
 
-NET = models.mlp([64, 10])
+NET, TX = models.mlp([64, 10]), optim.momentum(0.02)
 WORLDS = "digits", "digits of either handedness"
 # The digits that are their own mirror images, but for the hand that wrote them.
 SYMMETRIC = 0, 1, 8
@@ -76,12 +76,9 @@ def train(config: Config, world: str, flips: bool) -> np.ndarray:
     labels, test_labels = sets[0][0][1], sets[0][1][1]
 
     def run(seed, order, x, test_x):
-        def see(params, state, opt_state):
-            return params, state
-
-        found = _digits.train(NET, optim.momentum(0.02), seed, order, see, training=(x, labels),
-                              augment=flipped if flips else None)  # fmt: skip
-        params, state = jax.tree.map(lambda leaf: leaf[-1], found)
+        params, state = _digits.trained(
+            NET, TX, seed, order, training=(x, labels), augment=flipped if flips else None
+        )
         return NET.apply(params, state, test_x, nn.EVAL)[0].argmax(-1) == test_labels
 
     order = _digits.orders(config.examples, config.batch_size, config.epochs, config.seeds)

@@ -77,14 +77,10 @@ def soft(method):
 def train(config: Config, method) -> np.ndarray:
     """Returns the accuracy on the test set at the end, (examples, seeds)."""
 
-    def see(params, state, opt_state):
-        return params, state
-
     @jax.jit
     @jax.vmap
     def run(seed, order):
-        found = _digits.train(NET, optim.momentum(0.02), seed, order, see, augment=soft(method))
-        last = jax.tree.map(lambda leaf: leaf[-1], found)
+        last = _digits.trained(NET, optim.momentum(0.02), seed, order, augment=soft(method))
         return _digits.evaluate(NET, *last, *_digits.examples()[1])[1]
 
     def steps(n):  # in one piece, so that there is one program for all n

@@ -67,12 +67,8 @@ def probabilities(config: Config) -> np.ndarray:
     """Returns those of each view of each image of the test set, (seeds, images, views, 10)."""
     test = jax.vmap(views)(jnp.asarray(_digits.examples()[1][0]))
 
-    def see(params, state, opt_state):
-        return params, state
-
     def run(seed, order):
-        found = _digits.train(NET, optim.momentum(0.02), seed, order, see, augment=cropped)
-        last = jax.tree.map(lambda leaf: leaf[-1], found)
+        last = _digits.trained(NET, optim.momentum(0.02), seed, order, augment=cropped)
         logits, _ = NET.apply(*last, test.reshape(-1, SIZE, SIZE, 1), nn.EVAL)
         return jax.nn.softmax(logits).reshape(*test.shape[:2], 10)
 

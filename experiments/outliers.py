@@ -85,14 +85,12 @@ def distance(x) -> float:
 
 def fit(loss, h, v):
     """Returns the weights of the least loss, by least squares weighted with L'(e) / e."""
-
-    def slope(e):
-        return jax.grad(lambda e: loss(e[None], jnp.zeros(1))[0])(e)
+    slope = jax.vmap(jax.grad(lambda e: loss(e[None], jnp.zeros(1))[0]))
 
     def step(w, _):
         e = h @ w - v
         e = jnp.where(abs(e) < 1e-9, 1e-9, e)
-        weighted = h * (jax.vmap(slope)(e) / e)[:, None]
+        weighted = h * (slope(e) / e)[:, None]
         return jnp.linalg.solve(weighted.T @ h, weighted.T @ v), None
 
     return jax.lax.scan(step, jnp.zeros(h.shape[1]), length=100)[0]

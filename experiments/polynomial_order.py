@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments import _polynomial
 from experiments._experiment import Result, panels, truth
+from experiments._polynomial import fit
 from jaxtrain.data.synthetic import powers
 
 VARIANCE = 3**2 / 3 + 4 / 45  # of 3 x + x^2
@@ -44,11 +45,6 @@ SIZES = {
     "default": Config(),
     "full": Config(sizes=(4, 6, 8, 12, 20, 50, 100, 1000), seeds=tuple(range(2000))),
 }
-
-
-def fit(h, v) -> np.ndarray:
-    """Returns the weights of the least squared error, the shortest of them."""
-    return np.linalg.lstsq(h, v)[0]
 
 
 def risks(n: int, order: int, seed: int) -> tuple[float, float]:

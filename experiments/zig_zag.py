@@ -61,13 +61,10 @@ def examples(config: Config, kind: str, d: int, seed: int):
     return (x if kind == "positive" else centred), centred @ goal, goal
 
 
-def outputs(w, x):
-    """Returns those of the unit, whose bias is the last of w."""
-    return x @ w[:-1] + w[-1]
-
-
 def loss(w, x, v):
-    return losses.squared_error(outputs(w, x)[:, None], v[:, None]).mean()
+    """Returns the mean squared error of the unit, whose bias is the last of w."""
+    y = x @ w[:-1] + w[-1]
+    return losses.squared_error(y[:, None], v[:, None]).mean()
 
 
 def descend(rate, x, v, order):
