@@ -30,6 +30,7 @@ SHAPE = (128, 32, 32, 3)
 EXAMPLES = 8192  # of the pipeline
 PADDING = 4
 FACTOR = 1.5
+ALPHA, SIGMA = 34.0, 4.0
 
 
 def flip_crop(key, image):
@@ -50,19 +51,40 @@ POLICIES = {
 # Each is f(key, image).
 OURS = {
     "flip": augment.random_flip,
+    "crop": functools.partial(augment.random_crop, padding=PADDING),
     "flip and crop": flip_crop,
+    "resized crop": functools.partial(augment.random_resized_crop, size=32, short_side=(36, 68)),
     "rotate": rotate,
+    "affine": functools.partial(augment.random_affine, distortion=0.15, shift=2),
+    "lens": functools.partial(augment.random_lens_distortion, strength=0.2),
+    "elastic": functools.partial(augment.elastic, alpha=ALPHA, sigma=SIGMA),
     "brightness": lambda key, image: augment.brightness(image, FACTOR),
     "contrast": lambda key, image: augment.contrast(image, FACTOR),
     "saturation": lambda key, image: augment.saturation(image, FACTOR),
     "hue": lambda key, image: augment.hue(image, 0.1),
+    "color_jitter": functools.partial(
+        augment.color_jitter, brightness=0.4, contrast=0.4, saturation=0.4
+    ),
+    "exchange_channels": augment.exchange_channels,
+    "pca_lighting": augment.pca_lighting,
+    "gaussian_noise": functools.partial(augment.gaussian_noise, std=0.1),
+    "salt_and_pepper": functools.partial(augment.salt_and_pepper, probability=0.1),
     "gaussian_blur": lambda key, image: augment.gaussian_blur(image, 1.0, radius=2),
+    "sharpen": lambda key, image: augment.sharpen(image, FACTOR),
+    "cutout": functools.partial(augment.cutout, size=16),
+    "random_erasing": augment.random_erasing,
     "invert": lambda key, image: augment.invert(image),
     "solarize": lambda key, image: augment.solarize(image, 128),
     "posterize": lambda key, image: augment.posterize(image, 4),
     "autocontrast": lambda key, image: augment.autocontrast(image),
     "equalize": lambda key, image: augment.equalize(image),
     **POLICIES,
+}
+# Each is f(key, images, labels).
+MIXINGS = {
+    "mixup": augment.mixup,
+    "cutmix": augment.cutmix,
+    "mix_same_class": augment.mix_same_class,
 }
 
 
@@ -163,9 +185,13 @@ def by_dm_pix() -> dict[str, Callable]:
     def rotate(key, image):
         return dm_pix.rotate(image, jnp.radians(jax.random.uniform(key, (), np.float32, -30, 30)))
 
+    def elastic(key, image):
+        return dm_pix.elastic_deformation(key, image, ALPHA, SIGMA)
+
     return {
         "flip": dm_pix.random_flip_left_right,
         "flip and crop": crop,
+        "elastic": elastic,
         "rotate": rotate,
         "brightness": lambda key, image: dm_pix.adjust_brightness(image, FACTOR - 1),
         "contrast": lambda key, image: dm_pix.adjust_contrast(image, FACTOR),
@@ -207,10 +233,28 @@ def by_torch() -> dict[str, Callable]:
         weight = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
         return (x.float() * weight).sum(1, keepdim=True)
 
+    def noise(x):
+        return (x + 25.5 * torch.randn(x.shape)).clamp(0, 255).round().to(torch.uint8)
+
+    def cutout(x):
+        (n, _, h, w), half = x.shape, 8
+        row, column = torch.randint(0, h, (n, 1)), torch.randint(0, w, (n, 1))
+        rows = (torch.arange(h) >= row - half) & (torch.arange(h) < row + half)
+        columns = (torch.arange(w) >= column - half) & (torch.arange(w) < column + half)
+        return x * ~(rows[:, None, :, None] & columns[:, None, None, :])
+
+    def mixup(x):
+        lam = torch.distributions.Beta(0.2, 0.2).sample()
+        y = lam * x + (1 - lam) * x[torch.randperm(len(x))]
+        return y.round().to(torch.uint8)
+
     return {
         "flip": flip,
         "flip and crop": flip_crop,
         "rotate": rotate,
+        "gaussian_noise": noise,
+        "cutout": cutout,
+        "mixup": mixup,
         "brightness": lambda x: blend(x, 0.0),
         "contrast": lambda x: blend(x, gray(x).mean((1, 2, 3), keepdim=True)),
         "saturation": lambda x: blend(x, gray(x)),
@@ -236,8 +280,18 @@ def by_numpy() -> dict[str, Callable]:
     def equalize(x):
         return np.stack([[_equalized(channel) for channel in image.T] for image in x]).T
 
+    def noise(x):
+        y = x + np.float32(25.5) * random.standard_normal(x.shape, np.float32)
+        return np.clip(np.rint(y), 0, 255).astype(np.uint8)
+
+    def mixup(x):
+        lam = np.float32(random.beta(0.2, 0.2))
+        return np.rint(lam * x + (1 - lam) * x[random.permutation(len(x))]).astype(np.uint8)
+
     return {
         "flip": lambda x: np.where(random.random((len(x), 1, 1, 1)) < 0.5, x[:, :, ::-1], x),
+        "gaussian_noise": noise,
+        "mixup": mixup,
         "flip and crop": lambda x: numpy_flip_crop(x, random),
         "brightness": lambda x: np.clip(x * np.float32(FACTOR), 0, 255).astype(np.uint8),
         "invert": lambda x: 255 - x,
@@ -264,7 +318,12 @@ def measure_each(rounds: int) -> dict[str, Any]:
         f = jax.jit(jax.vmap(f))
         return lambda: jax.block_until_ready(f(keys, x))
 
+    def mixed(f):
+        f, labels = jax.jit(f), jax.nn.one_hot(np.arange(len(images)) % 10, 10)
+        return lambda: jax.block_until_ready(f(keys[0], x, labels))
+
     runs = {(name, "ours"): compiled(f, x) for name, f in OURS.items()}
+    runs |= {(name, "ours"): mixed(f) for name, f in MIXINGS.items()}
     for name, f in POLICIES.items():
         runs[name, "lax.switch"] = compiled(functools.partial(by_switch, f), x)
     if importlib.util.find_spec("dm_pix"):
@@ -277,7 +336,7 @@ def measure_each(rounds: int) -> dict[str, Any]:
         runs |= {(name, "torch"): functools.partial(f, tensor) for name, f in by_torch().items()}
     runs |= {(name, "numpy"): functools.partial(f, images) for name, f in by_numpy().items()}
     found: dict[str, Any] = {}
-    for name in OURS:
+    for name in [*OURS, *MIXINGS]:
         one = {who: run for (what, who), run in runs.items() if what == name}
         for run in one.values():
             run()  # compiles

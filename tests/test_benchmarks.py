@@ -170,6 +170,7 @@ def test_augment_writes_the_results(tmp_path, monkeypatch, as_elsewhere):
     monkeypatch.setattr(augment, "EXAMPLES", 64)
     kept = {name: augment.OURS[name] for name in ("flip", "equalize", "trivial_augment")}
     monkeypatch.setattr(augment, "OURS", kept)
+    monkeypatch.setattr(augment, "MIXINGS", {"mixup": augment.MIXINGS["mixup"]})
     monkeypatch.setattr(augment, "POLICIES", {"trivial_augment": kept["trivial_augment"]})
     augment.main(rounds=2, only=("each", "pipeline"), save=file)
     results = json.loads(file.read_text())
