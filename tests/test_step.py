@@ -298,6 +298,15 @@ def test_options_outside_their_range_are_refused(options, message):
 
 
 @pytest.mark.fast
+@pytest.mark.fast
+@pytest.mark.parametrize("name", ["augment", "mix", "penalty", "observe"])
+def test_what_is_no_function_is_refused(name):
+    with pytest.raises(TypeError, match=f"make_step: {name} must be a function, got 'mixup'"):
+        train.make_step(nn.dense(1), losses.squared_error, optim.sgd(0.1), **{name: "mixup"})
+    with pytest.raises(TypeError, match="make_step: loss must be a function, got 3"):
+        train.make_step(nn.dense(1), 3, optim.sgd(0.1))
+
+
 def test_accumulate_must_divide_the_batch():
     step = train.make_step(
         models.mlp([3]), losses.softmax_cross_entropy, optim.sgd(0.1), accumulate=3

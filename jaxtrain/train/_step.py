@@ -148,6 +148,10 @@ def make_step(
     _check.choice("make_step", "precision", precision, PRECISIONS)
     _check.integer("make_step", "accumulate", accumulate)
     _check.integer("make_step", "guard", guard)
+    functions = {"augment": augment, "mix": mix, "penalty": penalty, "observe": observe}
+    for name, f in {"loss": loss, **functions}.items():
+        if name == "loss" or f is not None:
+            _check.function("make_step", name, f)
     compute = _in_precision(net, precision)
     tx = optax.with_extra_args_support(tx)
 
