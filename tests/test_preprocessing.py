@@ -367,3 +367,26 @@ def test_prepare_refuses_a_test_set_with_training_images():
     negative = data.ArrayDataset(np.full((2, 3), -0.0, np.float32), np.zeros(2))
     with pytest.raises(DataError, match=r"got \{0: 1, 1: 1\}"):
         data.prepare(data.standardize, zero, negative)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", ["standardize", "min_max", "robust", "pca", "whiten"])
+def test_nothing_broadcasts_to_another_shape(name):
+    module, x = getattr(data, name), np.arange(12.0).reshape(4, 3) ** 2
+    stats = module.fit(x)
+    for wrong in (x[:, :1], x[0], x[None], x[:, :2]):
+        with pytest.raises(DataError, match=rf"{name}.apply: x must be of shape \(n, 3\)"):
+            module.apply(stats, wrong)
+        with pytest.raises(DataError, match=rf"{name}.invert: x must be of shape"):
+            module.invert(stats, wrong)
+    per_channel = data.standardize.fit(np.ones((4, 5, 5, 3)), per="channel")
+    assert data.standardize.apply(per_channel, np.ones((2, 7, 6, 3))).shape == (2, 7, 6, 3)
+    with pytest.raises(DataError, match=r"of shape \(n, any, any, 3\), as what was fitted, got"):
+        data.standardize.apply(per_channel, np.ones((2, 5, 5, 1)))
+
+
+def test_held_out_examples_have_the_shape_of_those_fitted():
+    train = data.ArrayDataset(np.ones((4, 1)), np.arange(4.0))
+    test = data.ArrayDataset(np.zeros((3, 2)), np.arange(3.0))
+    with pytest.raises(DataError, match=r"prepare: held_out must be of examples of .* \(1,\)"):
+        data.prepare(data.standardize, train, test)

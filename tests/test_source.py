@@ -134,8 +134,9 @@ def test_each_process_asks_for_its_rows_alone():
 @pytest.mark.parametrize(
     "examples, message",
     [
-        ([(np.ones(2), 0), (np.ones(3), 0)], "of one structure and shape, to be stacked"),
-        ([(np.ones(2), 0), ([np.ones(2)], 0)], "of one structure and shape, to be stacked"),
+        ([(np.ones(2), 0), (np.ones(3), 0)], "of one structure, shape and type"),
+        ([(np.ones(2), 0), ([np.ones(2)], 0)], "of one structure, shape and type"),
+        ([(np.ones(2), 0), (np.ones(2, np.uint8), 0)], "of one structure, shape and type"),
         ([(np.ones(2), 0), (np.full(2, np.nan), 0)], "image must be finite"),
         ([(np.ones(2), 0), (np.ones(2), 7)], r"label must be in \[0, 3\)"),
         ([np.ones(2), np.ones(2)], r"examples\[0\] must be \(image, label\) or a mapping"),
@@ -146,6 +147,13 @@ def test_each_process_asks_for_its_rows_alone():
 def test_bad_examples_are_refused(examples, message):
     with pytest.raises(DataError, match=message):
         Source(examples, classes=3)[:]
+
+
+@pytest.mark.fast
+def test_a_bad_value_is_traced_to_its_example():
+    with pytest.raises(DataError, match=r"label must be in \[0, 3\), got \{1: 9\}") as error:
+        Source([(1.0, i) for i in range(12)], classes=3)[np.array([2, 9])]
+    assert "examples [2, 9]" in error.value.__notes__[0]
 
 
 @pytest.mark.fast

@@ -85,8 +85,25 @@ def stats_dtype(x: np.ndarray) -> type:
     return np.float64 if x.dtype == np.float64 else np.float32
 
 
-def promote(stats: Any, x: Any) -> tuple[Any, Any, Any]:
-    """Returns stats and x in the type to compute in, and the type of the result."""
+def promote(where: str, stats: Any, x: Any, example: Sequence[int]) -> tuple[Any, Any, Any]:
+    """Returns stats and x in the type to compute in, and the type of the result.
+
+    Args:
+        where: The function that error messages name.
+        stats: What is computed with, any tree.
+        x: Examples, (n, *example).
+        example: The shape of one, 1 for an axis that shares its statistics.
+
+    Raises:
+        DataError: If x is of another shape: it would broadcast.
+    """
+    x = x if hasattr(x, "dtype") else np.asarray(x)
+    fits = x.ndim == 1 + len(example) and all(
+        m in (1, n) for m, n in zip(example, x.shape[1:], strict=True)
+    )
+    if not fits:
+        shape = ", ".join(["n", *("any" if m == 1 else str(m) for m in example)])
+        _fail(where, f"of shape ({shape}), as what was fitted", x.shape)
     wide = stats_dtype(x)
     dtype = x.dtype if jnp.issubdtype(x.dtype, np.floating) else np.float32
     return jax.tree.map(lambda s: s.astype(wide), stats), x.astype(wide), dtype

@@ -117,6 +117,9 @@ def prepare(
         if not isinstance(part.image, np.ndarray):
             fix = "preprocess its leaves one by one"
             _check.fail("prepare", "image", "one array", type(part.image).__name__, fix, TypeError)
+        if part.image.shape[1:] != train.image.shape[1:]:
+            rule = f"of examples of the training set's shape, {train.image.shape[1:]}"
+            _check.fail("prepare", "held_out", rule, part.image.shape[1:], error=DataError)
     if not allow_duplicates:
         _refuse_leaks(train.image, [part.image for part in held_out])
     stats = preprocessing.fit(train.image)

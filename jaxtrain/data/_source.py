@@ -67,17 +67,17 @@ class Source:
         numbers = chosen(len(self), indices).tolist()
         with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
             read = list(pool.map(self._read, numbers))
-        treedefs = {jax.tree.structure(pair): i for i, pair in zip(numbers, read, strict=True)}
-        shapes = {
-            tuple(np.shape(x) for x in jax.tree.leaves(pair)): i
-            for i, pair in zip(numbers, read, strict=True)
-        }
-        if len(treedefs) > 1 or len(shapes) > 1:
-            rule = "of one structure and shape, to be stacked"
-            found = {i: shape for shape, i in shapes.items()}
-            _check.fail("Source", "examples", rule, found, "resize or pad them", DataError)
+        kinds = {_kind(pair): i for i, pair in zip(numbers, read, strict=True)}
+        if len(kinds) > 1:
+            rule = "of one structure, shape and type, to be stacked"
+            found = {i: kind for kind, i in kinds.items()}
+            _check.fail("Source", "examples", rule, found, "resize or convert them", DataError)
         image, label = jax.tree.map(lambda *xs: np.stack(xs), *read)
-        return ArrayDataset(image, label, classes=self.classes)
+        try:
+            return ArrayDataset(image, label, classes=self.classes)
+        except DataError as error:
+            error.add_note(f"Source: its indices are places among the examples {numbers}")
+            raise
 
     def _read(self, i: int) -> tuple[Any, Any]:
         try:
@@ -92,3 +92,9 @@ class Source:
             got = sorted(pair) if isinstance(pair, Mapping) else type(pair).__name__
             _check.fail("Source", f"examples[{i}]", rule, got, error=DataError)
         return pair
+
+
+def _kind(pair):
+    leaves, treedef = jax.tree.flatten(pair)
+    arrays = map(np.asarray, leaves)
+    return f"{treedef}".removeprefix("PyTreeDef"), *((x.shape, str(x.dtype)) for x in arrays)

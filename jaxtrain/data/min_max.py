@@ -72,7 +72,7 @@ def apply(stats: Stats, x: Any) -> Any:
         y of the shape of x, outside [low, high] where x is outside the range of the training
         set; computed in float32 or better, of the dtype of x, float32 where that is an integer.
     """
-    (least, span, low, high), x, dtype = promote(stats, x)
+    (least, span, low, high), x, dtype = promote("min_max.apply", stats, x, stats.min.shape[1:])
     return (low + (high - low) * ((x - least) / span)).astype(dtype)
 
 
@@ -86,5 +86,5 @@ def invert(stats: Stats, x: Any) -> Any:
     Returns:
         As `apply` does; integers are not restored.
     """
-    (least, span, low, high), y, dtype = promote(stats, x)
+    (least, span, low, high), y, dtype = promote("min_max.invert", stats, x, stats.min.shape[1:])
     return (least + span * ((y - low) / (high - low))).astype(dtype)

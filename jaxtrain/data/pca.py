@@ -73,7 +73,7 @@ def apply(stats: Stats, x: Any) -> Any:
         y, (n, k), computed in float32 or better; of the dtype of x, float32 where that is an
         integer.
     """
-    stats, x, dtype = promote(stats, x)
+    stats, x, dtype = promote("pca.apply", stats, x, stats.mean.shape[1:])
     return multiply(stats.components, x - stats.mean).astype(dtype)
 
 
@@ -87,7 +87,7 @@ def invert(stats: Stats, x: Any) -> Any:
     Returns:
         Examples of the shape of those fitted, of the dtype of y.
     """
-    stats, y, dtype = promote(stats, x)
+    stats, y, dtype = promote("pca.invert", stats, x, stats.variance.shape)
     k, *example = stats.components.shape
     x = multiply(stats.components.reshape(k, -1).T, y)
     return (x.reshape(-1, *example) + stats.mean).astype(dtype)

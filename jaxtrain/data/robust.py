@@ -80,7 +80,7 @@ def apply(stats: Stats, x: Any) -> Any:
         y of the shape of x, computed in float32 or better; of the dtype of x, float32 where
         that is an integer.
     """
-    (median, span), x, dtype = promote(stats, x)
+    (median, span), x, dtype = promote("robust.apply", stats, x, stats.median.shape[1:])
     return ((x - median) / span).astype(dtype)
 
 
@@ -94,5 +94,5 @@ def invert(stats: Stats, x: Any) -> Any:
     Returns:
         As `apply` does; integers are not restored.
     """
-    (median, span), y, dtype = promote(stats, x)
+    (median, span), y, dtype = promote("robust.invert", stats, x, stats.median.shape[1:])
     return (y * span + median).astype(dtype)

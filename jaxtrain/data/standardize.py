@@ -74,7 +74,7 @@ def apply(stats: Stats, x: Any) -> Any:
         y of the shape of x, computed in float32 or better; of the dtype of x, float32 where
         that is an integer.
     """
-    (mean, std), x, dtype = promote(stats, x)
+    (mean, std), x, dtype = promote("standardize.apply", stats, x, stats.mean.shape[1:])
     return ((x - mean) / std).astype(dtype)
 
 
@@ -88,5 +88,5 @@ def invert(stats: Stats, x: Any) -> Any:
     Returns:
         As `apply` does; integers are not restored.
     """
-    (mean, std), y, dtype = promote(stats, x)
+    (mean, std), y, dtype = promote("standardize.invert", stats, x, stats.mean.shape[1:])
     return (y * std + mean).astype(dtype)

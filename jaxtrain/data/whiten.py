@@ -92,7 +92,7 @@ def apply(stats: Stats, x: Any) -> Any:
         y, (n, k) for form="pca", else of the shape of x; computed in float32 or better, of the
         dtype of x, float32 where that is an integer.
     """
-    stats, x, dtype = promote(stats, x)
+    stats, x, dtype = promote("whiten.apply", stats, x, stats.mean.shape[1:])
     return multiply(stats.matrix, x - stats.mean).astype(dtype)
 
 
@@ -106,5 +106,10 @@ def invert(stats: Stats, x: Any) -> Any:
     Returns:
         Examples of the shape of those fitted, of the dtype of y.
     """
-    stats, y, dtype = promote(stats, x)
+    stats, y, dtype = promote("whiten.invert", stats, x, _whitened(stats))
     return (multiply(stats.inverse, y) + stats.mean).astype(dtype)
+
+
+def _whitened(stats):
+    """Returns the shape of a whitened example."""
+    return stats.matrix.shape[: stats.matrix.ndim - stats.mean.ndim + 1]
