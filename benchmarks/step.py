@@ -123,10 +123,19 @@ def make_batch(shape: tuple[int, ...]) -> dict[str, np.ndarray]:
 
 
 def ours(
-    net, weights, batch, *, devices=1, steps=1, learning_rate=LEARNING_RATE, precision="float32"
+    net,
+    weights,
+    batch,
+    *,
+    devices=1,
+    steps=1,
+    learning_rate=LEARNING_RATE,
+    precision="float32",
+    augment=None,
 ):
     tx = optim.momentum(learning_rate, momentum=raw.MOMENTUM, nesterov="shifted")
-    step = train.make_step(net, losses.softmax_cross_entropy, tx, precision=precision)
+    options = dict(precision=precision, augment=augment)
+    step = train.make_step(net, losses.softmax_cross_entropy, tx, **options)
     how = "single" if devices == 1 else "shard_map"
     run = train.parallelize(step, how=how, devices=devices, unroll=True)
     params, stats = weights

@@ -332,6 +332,9 @@ AUGMENTATIONS = {
     "random_blur": augment.random_blur,
     "cutout": functools.partial(augment.cutout, size=4),
     "random_erasing": augment.random_erasing,
+    "auto_augment": functools.partial(augment.auto_augment, policy="imagenet"),
+    "rand_augment": functools.partial(augment.rand_augment, magnitude=20),
+    "trivial_augment": functools.partial(augment.trivial_augment, operations=augment.OPERATIONS),
 }
 
 # The same without a key.
@@ -354,6 +357,11 @@ IMAGE_FUNCTIONS = {
     "grayscale": augment.grayscale,
     "gaussian_blur": functools.partial(augment.gaussian_blur, sigma=1.0),
     "sharpen": functools.partial(augment.sharpen, factor=2.0),
+    "invert": augment.invert,
+    "solarize": functools.partial(augment.solarize, threshold=0.5),
+    "posterize": functools.partial(augment.posterize, bits=3),
+    "equalize": augment.equalize,
+    "autocontrast": functools.partial(augment.autocontrast, cutoff=1.0),
 }
 
 MIXINGS = {
@@ -388,6 +396,11 @@ OTHERS = {
     augment: {
         "random_resized_crop",  # another shape: test_geometry.py
         *("fit_lighting", "compose", "maybe"),
+        *("random_policy", "search_policy"),
+        # Several images, signals and tokens: test_views.py, test_audio_text.py
+        *("five_crop", "flips", "multi_scale_crops", "predict_views", "ten_crop"),
+        *("audio_gain", "audio_noise", "audio_shift"),
+        *("insert_words", "random_swap", "synonyms", "token_dropout"),
     },
     data.synthetic: {"powers", "random_features", "mismatched_scales"},
 }

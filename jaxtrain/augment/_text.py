@@ -1,0 +1,171 @@
+"""Augmentations of a sequence of tokens: words left out, exchanged, replaced and put in.
+
+A sequence has a fixed length and is filled up with the id `pad`, which nothing else is.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from jaxtrain import _check
+
+
+def token_dropout(
+    key: jax.Array,
+    tokens: Any,
+    *,
+    rate: ArrayLike,
+    pad: int = 0,
+    words: Any = None,
+    replace: int | None = None,
+) -> jax.Array:
+    """Leaves out tokens at random; the later ones move up.
+
+    Args:
+        key: the random key of this sequence.
+        tokens: ids, (length,).
+        rate: the fraction that is left out, in [0, 1).
+        pad: the id that fills up.
+        words: ids, (n,), of the only tokens to leave out, such as redundant words; None means all.
+        replace: an id, such as that of an unknown word, that stands in for what is left out; with
+            None there is none.
+
+    Returns:
+        Ids of the same shape and dtype.
+
+    Example:
+        >>> token_dropout(jax.random.key(0), jnp.array([5, 6, 0]), rate=0.0).tolist()
+        [5, 6, 0]
+    """
+    _check.fraction("token_dropout", "rate", rate)
+    tokens = _checked("token_dropout", tokens)
+    out = _drawn(key, tokens, rate, pad)
+    if words is not None:
+        out &= jnp.isin(tokens, jnp.asarray(words, tokens.dtype))
+    if replace is not None:
+        return jnp.where(out, jnp.asarray(replace, tokens.dtype), tokens)
+    stays = ~out & (tokens != pad)
+    place = jnp.where(stays, jnp.cumsum(stays) - 1, len(tokens))
+    return _placed(tokens, place, pad)
+
+
+def random_swap(key: jax.Array, tokens: Any, *, swaps: int = 1, pad: int = 0) -> jax.Array:
+    """Exchanges two random tokens, several times.
+
+    Args:
+        key: the random key of this sequence.
+        tokens: ids, (length,), those of `pad` at the end.
+        swaps: how many times, at least 0.
+        pad: the id that fills up, which stays where it is.
+
+    Returns:
+        Ids of the same shape and dtype.
+
+    Example:
+        >>> sorted(random_swap(jax.random.key(0), jnp.array([5, 6, 7, 0])).tolist())
+        [0, 5, 6, 7]
+
+    References:
+        J. Wei, K. Zou, EDA: Easy Data Augmentation Techniques for Boosting Performance on Text
+        Classification Tasks, 2019.
+    """
+    _check.integer("random_swap", "swaps", swaps, least=0)
+    tokens = _checked("random_swap", tokens)
+    n = (tokens != pad).sum(dtype=np.int32)
+    pairs = jax.random.randint(key, (swaps, 2), 0, jnp.maximum(n, 1), np.int32)
+
+    def swap(tokens, pair):
+        return tokens.at[pair].set(tokens[pair[::-1]]), None
+
+    return jax.lax.scan(swap, tokens, pairs)[0]
+
+
+def synonyms(key: jax.Array, tokens: Any, table: Any, *, rate: ArrayLike) -> jax.Array:
+    """Replaces tokens by synonyms at random.
+
+    Args:
+        key: the random key of this sequence.
+        tokens: ids, (length,), in [0, vocabulary).
+        table: (vocabulary, k), the synonyms of each id, each as likely; -1 where there are fewer.
+        rate: the fraction of the tokens with synonyms that is replaced, in [0, 1).
+
+    Returns:
+        Ids of the same shape and dtype.
+
+    Example:
+        >>> table = jnp.array([[-1, -1], [2, -1], [1, -1]])
+        >>> synonyms(jax.random.key(0), jnp.array([1, 2, 0]), table, rate=0.0).tolist()
+        [1, 2, 0]
+
+    References:
+        J. Wei, K. Zou, EDA: Easy Data Augmentation Techniques for Boosting Performance on Text
+        Classification Tasks, 2019.
+    """
+    _check.fraction("synonyms", "rate", rate)
+    tokens, table = _checked("synonyms", tokens), jnp.asarray(table)
+    if table.ndim != 2:
+        _check.fail("synonyms", "table", "of shape (vocabulary, k)", table.shape)
+    k_which, k_choice = jax.random.split(key)
+    found = table[tokens]
+    choice = jnp.argmax(
+        jnp.where(found >= 0, jax.random.uniform(k_choice, found.shape, np.float32), -1), axis=1
+    )
+    other = jnp.take_along_axis(found, choice[:, None], axis=1)[:, 0]
+    replaced = jax.random.bernoulli(k_which, jnp.asarray(rate, np.float32), tokens.shape)
+    return jnp.where(replaced & (other >= 0), other.astype(tokens.dtype), tokens)
+
+
+def insert_words(
+    key: jax.Array, tokens: Any, words: Any, *, rate: ArrayLike, pad: int = 0
+) -> jax.Array:
+    """Puts redundant words after tokens at random; what leaves the length is lost.
+
+    Args:
+        key: the random key of this sequence.
+        tokens: ids, (length,), those of `pad` at the end.
+        words: ids, (n,), of what is put in, each as likely.
+        rate: the fraction of the tokens that a word follows, in [0, 1).
+        pad: the id that fills up.
+
+    Returns:
+        Ids of the same shape and dtype.
+
+    Example:
+        >>> insert_words(jax.random.key(0), jnp.array([5, 6, 0]), [9], rate=0.0).tolist()
+        [5, 6, 0]
+    """
+    _check.fraction("insert_words", "rate", rate)
+    tokens = _checked("insert_words", tokens)
+    words = jnp.asarray(words, tokens.dtype)
+    if words.ndim != 1 or words.size == 0:
+        _check.fail("insert_words", "words", "ids of shape (n,), n >= 1", words.shape)
+    k_which, k_choice = jax.random.split(key)
+    followed = _drawn(k_which, tokens, rate, pad)
+    before = jnp.cumsum(followed, dtype=np.int32) - followed.astype(np.int32)
+    place = jnp.arange(len(tokens), dtype=np.int32) + before
+    chosen = words[jax.random.randint(k_choice, tokens.shape, 0, len(words), np.int32)]
+    y = _placed(tokens, place, pad)
+    return y.at[jnp.where(followed, place + 1, len(tokens))].set(chosen, mode="drop")
+
+
+def _checked(where, tokens):
+    tokens = jnp.asarray(tokens)
+    if tokens.ndim != 1:
+        _check.fail(where, "tokens", "of shape (length,)", tokens.shape, "jax.vmap takes a batch")
+    if not jnp.issubdtype(tokens.dtype, np.integer):
+        _check.fail(where, "tokens", "integers", str(tokens.dtype), error=TypeError)
+    return tokens
+
+
+def _drawn(key, tokens, rate, pad):
+    """Returns which tokens are drawn, each with the probability `rate`; never the padding."""
+    drawn = jax.random.bernoulli(key, jnp.asarray(rate, np.float32), tokens.shape)
+    return drawn & (tokens != pad)
+
+
+def _placed(tokens, place, pad):
+    """Returns tokens at new places, those from the length on left out, and `pad` elsewhere."""
+    return jnp.full_like(tokens, pad).at[place].set(tokens, mode="drop")
