@@ -16,7 +16,6 @@ from jaxtrain.augment._affine import rotate as rotate
 from jaxtrain.augment._audio import audio_gain as audio_gain
 from jaxtrain.augment._audio import audio_noise as audio_noise
 from jaxtrain.augment._audio import audio_shift as audio_shift
-from jaxtrain.augment._color import Lighting as Lighting
 from jaxtrain.augment._color import blend as blend
 from jaxtrain.augment._color import brightness as brightness
 from jaxtrain.augment._color import color_jitter as color_jitter
