@@ -332,10 +332,11 @@ class Examples:
         import torch
 
         x = self.images[i]
+        _, height, width = x.shape
         x = x.flip(2) if torch.rand(()) < 0.5 else x
         x = torch.nn.functional.pad(x, (PADDING,) * 4)
         top, left = torch.randint(0, 2 * PADDING + 1, (2,)).tolist()
-        return x[:, top : top + SHAPE[1], left : left + SHAPE[2]], self.labels[i]
+        return x[:, top : top + height, left : left + width], self.labels[i]
 
 
 def measure_pipeline(rounds: int) -> dict[str, Any]:

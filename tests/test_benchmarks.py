@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks import _peers, layers, memory, optimizer, step
+from benchmarks import _peers, augment, layers, memory, optimizer, step
 from jaxtrain import models, nn, optim
 
 
@@ -161,6 +161,22 @@ def test_layers_writes_the_results(small, tmp_path):
     results = json.loads(file.read_text())
     low, middle, high = results["max_pool 4x4x8"]["forward, ours / theirs"]["reduce_window"]
     assert 0 < low <= middle <= high and results["rounds"] == 2
+
+
+@pytest.mark.nightly
+def test_augment_writes_the_results(tmp_path, monkeypatch, as_elsewhere):
+    file = tmp_path / "augment.json"
+    monkeypatch.setattr(augment, "SHAPE", (16, 12, 10, 3))
+    monkeypatch.setattr(augment, "EXAMPLES", 64)
+    kept = {name: augment.OURS[name] for name in ("flip", "equalize", "trivial_augment")}
+    monkeypatch.setattr(augment, "OURS", kept)
+    monkeypatch.setattr(augment, "POLICIES", {"trivial_augment": kept["trivial_augment"]})
+    augment.main(rounds=2, only=("each", "pipeline"), save=file)
+    results = json.loads(file.read_text())
+    assert {"ours", "numpy"} <= results["equalize"]["ns/pixel"].keys()
+    assert "lax.switch" in results["trivial_augment"]["ours / theirs"]
+    low, middle, high = results["pipeline"]["examples/s"]["ours"]
+    assert 0 < low <= middle <= high
 
 
 def test_memory_is_that_of_the_step(monkeypatch):

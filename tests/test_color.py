@@ -196,6 +196,10 @@ def test_blur_has_the_radius_asked_for_and_is_nothing_at_zero():
         (lambda x: augment.contrast(x, 1.0, high=0.0), "high must be a finite number > 0, got 0.0"),
         (lambda x: augment.saturation(x[..., :2], 1.0), "of 3 channels, red, green and blue, or 1"),
         (lambda x: augment.hue(x[..., :1], 0.1), "hue: image must be of shape (height, width, 3)"),
+        (
+            lambda x: augment.color_jitter(key(0), x[..., :1], hue=0.1),
+            "color_jitter: image must be of shape (height, width, 3), got (4, 4, 1)",
+        ),
         (lambda x: augment.color_jitter(key(0), x, hue=0.6), "hue must be a number in [0, 0.5]"),
         (
             lambda x: augment.pca_lighting(key(0), x[..., :1]),

@@ -203,6 +203,7 @@ def test_random_search():
         (dict(policy=[[("rotate", 1.0, 10)]]), r"the magnitude of 'rotate' must be a number in"),
         (dict(image=jnp.ones((4, 4, 2))), "auto_augment: image must be of 1 or 3 channels"),
         (dict(policy=[]), "auto_augment: policy must be"),
+        (dict(fill=(1, 2, 3)), "auto_augment: fill must be a number or 1, one for each channel"),
     ],
 )
 def test_refuses(options, message):

@@ -38,7 +38,6 @@ from jaxtrain.augment._geometry import random_crop as random_crop
 from jaxtrain.augment._geometry import random_flip as random_flip
 from jaxtrain.augment._geometry import random_resized_crop as random_resized_crop
 from jaxtrain.augment._geometry import resize as resize
-from jaxtrain.augment._lighting import Lighting as Lighting
 from jaxtrain.augment._lighting import fit_lighting as fit_lighting
 from jaxtrain.augment._lighting import pca_lighting as pca_lighting
 from jaxtrain.augment._mix import cutmix as cutmix

@@ -1,11 +1,13 @@
 """Boxes of pixels: `first` (row, column) within and `last` (row, column) beyond, both (2,)."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
-def inside(shape: tuple[int, int], first: jax.Array, last: jax.Array) -> jax.Array:
+def inside(shape: tuple[int, ...], first: Any, last: Any) -> jax.Array:
     """Returns which pixels of an image are in a box, (rows, columns, 1)."""
 
     def between(i):
@@ -16,7 +18,7 @@ def inside(shape: tuple[int, int], first: jax.Array, last: jax.Array) -> jax.Arr
 
 
 def random_box(
-    key: jax.Array, shape: tuple[int, int], area, ratio, *, attempts: int = 10
+    key: jax.Array, shape: tuple[int, ...], area: Any, ratio: Any, *, attempts: int = 10
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Draws boxes until one fits into an image.
 
@@ -35,6 +37,7 @@ def random_box(
     """
     k_size, k_place = jax.random.split(key)
     u = jax.random.uniform(k_size, (2, attempts), np.float32)
+    area, ratio = jnp.array(area, np.float32), jnp.array(ratio, np.float32)
     fraction = area[0] + (area[1] - area[0]) * u[0]
     w_to_h = ratio[0] * (ratio[1] / ratio[0]) ** u[1]
     pixels = fraction * (shape[0] * shape[1])

@@ -192,8 +192,8 @@ def color_jitter(
 
     Args:
         key: The random key of this image.
-        image: (height, width, channels); of red, green and blue for a hue, these or one channel for
-            a saturation.
+        image: (height, width, channels), of red, green and blue, or of one channel, which has no
+            hue.
         brightness: At least 0; 0 leaves it as it is, as in the following.
         contrast: At least 0; about the mean of the image in gray.
         saturation: At least 0.
@@ -213,16 +213,17 @@ def color_jitter(
     for name, a in factors.items():
         _check.nonnegative(where, name, a)
     _check.within(where, "hue", hue, 0, 0.5)
-    image = _image.checked(where, image)
+    image = _image.checked(where, image, channels=None if _is_zero(hue) else 3)
     high = _image.largest(where, image, high)
     y = _image.widened(image)
     u = jax.random.uniform(key, (4,), y.dtype)
     for f, a, draw in zip(_BY_FACTORS, factors.values(), u[:3], strict=True):
         if not _is_zero(a):
-            least = jnp.maximum(0, 1 - jnp.asarray(a, y.dtype))
+            a = jnp.asarray(a, y.dtype)
+            least = jnp.maximum(0, 1 - a)
             y = f(y, least + (1 + a - least) * draw, high=high)
     if not _is_zero(hue):
-        y = _turned(y, hue * (2 * u[3] - 1))
+        y = _turned(y, jnp.asarray(hue, y.dtype) * (2 * u[3] - 1))
     return _image.narrowed(y, image.dtype, high)
 
 

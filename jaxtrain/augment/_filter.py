@@ -9,6 +9,7 @@ from jax.typing import ArrayLike
 
 from jaxtrain import _check
 from jaxtrain.augment import _image
+from jaxtrain.augment._box import inside
 from jaxtrain.augment._color import blend
 
 
@@ -20,8 +21,8 @@ def gaussian_blur(image: Any, sigma: ArrayLike, *, radius: int | None = None) ->
     Args:
         image: (height, width, channels).
         sigma: Standard deviation in pixels, >= 0, where 0 leaves the image as it is.
-        radius: Largest d in pixels, at least 0; None means round(4 sigma), as SciPy does. It ends
-            at the mirrored images' far ends.
+        radius: Largest d in pixels, at least 0, below the size of the image; None means
+            round(4 sigma), as SciPy has it.
 
     Returns:
         An image of the same shape and dtype, rounded where that is an integer.
@@ -91,9 +92,11 @@ def sharpen(image: Any, factor: ArrayLike, *, high: ArrayLike | None = None) -> 
     _check.nonnegative("sharpen", "factor", factor)
     image = _image.checked("sharpen", image)
     x = _image.widened(image)
-    rows = x[:-2] + x[1:-1] + x[2:]
+    p = jnp.pad(x, ((1, 1), (1, 1), (0, 0)))
+    rows = p[:-2] + p[1:-1] + p[2:]
     box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-    s = x.at[1:-1, 1:-1].set((box + 4 * x[1:-1, 1:-1]) / 13)
+    inner = inside(x.shape[:2], np.array([1, 1]), np.array(x.shape[:2]) - 1)
+    s = jnp.where(inner, (box + 4 * x) / 13, x)
     return blend(image, s, factor, high=high)
 
 
@@ -106,12 +109,11 @@ def blur(x: jax.Array, sigma: ArrayLike, *, radius: int | None = None, mode: str
 
 def _gaussian(n, sigma, radius, mode):
     """The matrix (n, n) that smooths n numbers."""
-    d = np.arange(n)[:, None] - np.arange(1 - n, 2 * n - 1)[None]
-    d = np.abs(d).astype(sigma.dtype)
-    reach = jnp.round(4 * sigma) if radius is None else radius
+    beyond = n - 1 if radius is None else min(radius, n - 1)
+    d = np.abs(np.arange(n)[:, None] - np.arange(-beyond, n + beyond)[None]).astype(sigma.dtype)
     # exp(-d^2 / (2 sigma^2)), without 0 / 0 at sigma = 0.
     weight = jnp.exp(-((d / jnp.maximum(sigma, 1e-6)) ** 2) / 2)
-    weight = jnp.where(d <= reach, weight, 0)
+    weight = jnp.where(d <= (jnp.round(4 * sigma) if radius is None else radius), weight, 0)
     weight = weight / weight.sum(1, keepdims=True)
-    continued = np.pad(np.eye(n, dtype=sigma.dtype), ((n - 1, n - 1), (0, 0)), mode)
+    continued = np.pad(np.eye(n, dtype=sigma.dtype), ((beyond, beyond), (0, 0)), mode)
     return jnp.matmul(weight, continued, precision="highest")

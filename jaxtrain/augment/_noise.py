@@ -34,7 +34,7 @@ def gaussian_noise(
     image = _image.checked("gaussian_noise", image)
     high = _image.largest("gaussian_noise", image, high)
     x = _image.widened(image)
-    noise = jax.random.normal(key, x.shape, x.dtype)
+    noise = _image.draw(jax.random.normal, key, x.shape, x.dtype)
     return _image.narrowed(x + jnp.asarray(std, x.dtype) * high * noise, image.dtype, high)
 
 
@@ -68,6 +68,6 @@ def salt_and_pepper(
     image = _image.checked("salt_and_pepper", image)
     white = _image.largest("salt_and_pepper", image, high).astype(image.dtype)
     shape = image.shape if per == "element" else (*image.shape[:2], 1)
-    u = jax.random.uniform(key, shape, np.float32)
+    u = _image.draw(jax.random.uniform, key, shape, np.float32)
     p = jnp.asarray(probability, np.float32)
     return jnp.where(u < p / 2, 0, jnp.where(u < p, white, image))

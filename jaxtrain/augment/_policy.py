@@ -39,7 +39,7 @@ USUAL = tuple(name for name in OPERATIONS if name not in ("invert", "cutout"))
 
 
 class Ranges(NamedTuple):
-    """What the operations of a policy do at full magnitude; at magnitude 0 they do nothing.
+    """What the operations that have a magnitude do where it is full; at 0 they do nothing.
 
     Attributes:
         shear: pixels moved for each pixel of distance.
@@ -376,6 +376,8 @@ def _augment(where, key, image, rows, *, one_row, ranges, fill, high):
     channels = image.shape[2]
     if channels not in (1, 3):
         _check.fail(where, "image", "of 1 or 3 channels", image.shape)
+    if np.shape(fill) not in ((), (channels,)):
+        _check.fail(where, "fill", f"a number or {channels}, one for each channel", fill)
     p = np.array([[p for _, p, _ in row] for row in rows], np.float32)
     every = [(name, strength) for row in rows for name, _, strength in row]
     made = [effect(*pair, sign, image.shape[:2], ranges) for pair in every for sign in (1, -1)]

@@ -170,7 +170,7 @@ def elastic(
     _check.positive("elastic", "sigma", sigma)
     height, width, _ = image.shape
     dtype = _image.wide(image)
-    u = jax.random.uniform(key, (height, width, 2), dtype, -1, 1)
+    u = 2 * _image.draw(jax.random.uniform, key, (height, width, 2), dtype) - 1
     moved = jnp.asarray(alpha, dtype) * jnp.moveaxis(blur(u, sigma, mode="constant"), -1, 0)
     at = np.indices((height, width), dtype) + moved
     return resample(image, at, order=order, fill=fill)
