@@ -23,7 +23,7 @@ import numpy as np
 from benchmarks import step
 from benchmarks.step import environment, quartiles, show, time_rounds
 from jaxtrain import augment, nn, train
-from jaxtrain.augment import _policy
+from jaxtrain.augment import _effects, _policy
 
 RESULTS = pathlib.Path(__file__).parent / "results" / "augment.json"
 SHAPE = (128, 32, 32, 3)
@@ -128,9 +128,9 @@ def _branch(name: str) -> Callable:
         return jnp.where(inside[..., None], fill[None, None], x)
 
     for names, f in (
-        (_policy.MOVES, move),
-        (_policy.BLENDS, blend),
-        (_policy.TABLES, table),
+        (_effects.MOVES, move),
+        (_effects.BLENDS, blend),
+        (_effects.TABLES, table),
         ({"cutout"}, cutout),
     ):
         if name in names:

@@ -56,7 +56,8 @@ def train(
     see: Callable[[Any, Any, Any], Any],
     *,
     noise: float = 0.0,
-    split: str = "stratified",
+    training: tuple[Any, Any] | None = None,
+    augment: Callable[[jax.Array, Any, Any], tuple[Any, Any]] | None = None,
 ) -> Any:
     """Trains from the params of `seed` on the batches `order`, (epochs, steps, batch_size).
 
@@ -67,14 +68,16 @@ def train(
         order: numbers of training examples.
         see: what is recorded, `see(params, state, opt_state)`.
         noise: as in `NOISE`.
-        split: as in `data.digits`.
+        training: images and labels; None means those of `examples()`.
+        augment: what each batch goes through, `augment(key, images, labels) -> images, labels`.
 
     Returns:
         The records, the first before training and then one after each epoch.
     """
-    x, labels = map(jnp.asarray, examples(split)[0])
+    x, labels = map(jnp.asarray, training or examples()[0])
     key = jax.random.key(seed)
-    params, state = net.init(key, x[:1])
+    first = x[:1] if augment is None else jax.eval_shape(augment, key, x[:1], labels[:1])[0]
+    params, state = net.init(key, first)
 
     def loss(params, state, images, labels, ctx):
         logits, state = net.apply(params, state, images, ctx)
@@ -83,9 +86,13 @@ def train(
     def step(carry, now):
         (params, state, opt_state), (k, batch) = carry, now
         ctx = nn.Context(train=True, key=jax.random.fold_in(key, k), index=batch)
-        images = noisy(ctx.key, x[batch], noise) if noise else x[batch]
+        images, targets = x[batch], labels[batch]
+        if noise:
+            images = noisy(ctx.key, images, noise)
+        if augment is not None:
+            images, targets = augment(ctx.key, images, targets)
         at = optim.grad_params(params, opt_state)
-        grads, state = jax.grad(loss, has_aux=True)(at, state, images, labels[batch], ctx)
+        grads, state = jax.grad(loss, has_aux=True)(at, state, images, targets, ctx)
         updates, opt_state = tx.update(grads, opt_state, params)
         return (optax.apply_updates(params, updates), state, opt_state), None
 
@@ -99,6 +106,18 @@ def train(
     return jax.tree.map(
         lambda first, later: jnp.concatenate([first[None], later]), see(*start), seen
     )
+
+
+def trained(
+    net: nn.Layer,
+    tx: optax.GradientTransformation,
+    seed: jax.Array,
+    order: jax.Array,
+    **options: Any,
+) -> tuple[Any, Any]:
+    """Trains, as `train` does, and returns the params and the state at the end."""
+    found = train(net, tx, seed, order, lambda params, state, _: (params, state), **options)
+    return jax.tree.map(lambda leaf: leaf[-1], found)
 
 
 def training_loss(

@@ -81,6 +81,16 @@ def panels(title: str, n: int, *, width: float = 5.0, **options: Any) -> tuple[A
     return figure, row
 
 
+def standard_error(x: Any) -> np.ndarray:
+    """Returns that of the mean over seeds, the last axis."""
+    return x.std(-1, ddof=1) / x.shape[-1] ** 0.5
+
+
+def above_zero(x: Any) -> np.ndarray:
+    """Tells where the mean over seeds, the last axis, is above 0 by three standard errors."""
+    return x.mean(-1) > 3 * standard_error(x)
+
+
 def log_ratio(a: Any, b: Any) -> tuple[np.ndarray, np.ndarray]:
     """Returns the mean over seeds, the first axis, of log(a / b), and its standard error."""
     ratio = np.log(a / b)

@@ -97,7 +97,7 @@ def accuracies(name: str, split: str, config: Config) -> np.ndarray:
             return jnp.stack(list(found))
 
         tx = OPTIMIZERS[name][0](rate, order.shape[0] * order.shape[1])
-        return _digits.train(NET, tx, seed, order, accuracy, split=split)[-1]
+        return _digits.train(NET, tx, seed, order, accuracy, training=(x, labels))[-1]
 
     runs = jax.jit(jax.vmap(jax.vmap(run, (None, 0, 0, 0)), (0, None, None, None)))
     seeds = jnp.array(config.seeds)

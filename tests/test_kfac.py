@@ -448,6 +448,9 @@ def test_mistakes_are_named():
         optim.kfac(nn.serial(wide=nn.weight_norm(nn.dense(3))), 0.1)
     with pytest.raises(ConfigError, match="loss must be one of .* pass fisher='empirical'"):
         optim.kfac_factors(MLP, lambda y, v: losses.squared_error(y, v))
+    ignoring = functools.partial(losses.softmax_cross_entropy, ignore_index=-1)
+    with pytest.raises(ConfigError, match="loss must be without ignore_index"):
+        optim.kfac_factors(MLP, ignoring)
     with pytest.raises(ConfigError, match="did you mean 'empirical'"):
         optim.kfac_factors(MLP, losses.squared_error, fisher="empiric")
     params = MLP.init(key(0), jnp.zeros((1, 5)))[0]

@@ -12,7 +12,7 @@ from catalogue import key
 
 from benchmarks.augment import by_switch
 from jaxtrain import augment
-from jaxtrain.augment import _policies, _policy
+from jaxtrain.augment import _effects, _policies
 from jaxtrain.errors import ConfigError
 
 VECTORS = np.load(pathlib.Path(__file__).parent / "vectors" / "pil_policy.npz")
@@ -30,14 +30,14 @@ def test_operations_equal_pillow(kind):
     image = jnp.asarray(VECTORS[kind], np.int32)
     h, w, c = image.shape
     effects = [
-        _policy.effect(name, k / 9, sign, (h, w), augment.Ranges())
+        _effects.effect(name, k / 9, sign, (h, w), augment.Ranges())
         for name in NAMES
         for k in STRENGTHS
         for sign in (1, -1)
     ]
-    effects = _policy.stacked(effects, (len(NAMES), len(STRENGTHS), 2))
+    effects = _effects.stacked(effects, (len(NAMES), len(STRENGTHS), 2))
     apply = functools.partial(
-        _policy.apply,
+        _effects.apply,
         names=frozenset(NAMES),
         x=image,
         fill=np.zeros(c, np.int32),
@@ -125,7 +125,7 @@ def test_rand_and_trivial_augment_draw_each_operation_as_often():
 def test_nothing_happens_at_zero():
     random = np.random.default_rng(0)
     image = jnp.asarray(random.uniform(size=(6, 5, 3)), np.float32)
-    signed = sorted(_policy.MOVES | _policy.BLENDS | {"posterize", "solarize", "cutout"})
+    signed = sorted(_effects.MOVES | _effects.BLENDS | {"posterize", "solarize", "cutout"})
     f = functools.partial(augment.rand_augment, image=image, operations=(*signed, "identity"))
     y = jax.jit(jax.vmap(functools.partial(f, magnitude=0)))(keys(20))
     np.testing.assert_array_equal(y, np.broadcast_to(image, y.shape))

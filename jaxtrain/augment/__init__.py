@@ -26,6 +26,9 @@ from jaxtrain.augment._color import hue as hue
 from jaxtrain.augment._color import saturation as saturation
 from jaxtrain.augment._compose import compose as compose
 from jaxtrain.augment._compose import maybe as maybe
+from jaxtrain.augment._effects import OPERATIONS as OPERATIONS
+from jaxtrain.augment._effects import WIDE as WIDE
+from jaxtrain.augment._effects import Ranges as Ranges
 from jaxtrain.augment._erase import cutout as cutout
 from jaxtrain.augment._erase import random_erasing as random_erasing
 from jaxtrain.augment._filter import gaussian_blur as gaussian_blur
@@ -38,6 +41,7 @@ from jaxtrain.augment._geometry import random_crop as random_crop
 from jaxtrain.augment._geometry import random_flip as random_flip
 from jaxtrain.augment._geometry import random_resized_crop as random_resized_crop
 from jaxtrain.augment._geometry import resize as resize
+from jaxtrain.augment._lighting import Lighting as Lighting
 from jaxtrain.augment._lighting import fit_lighting as fit_lighting
 from jaxtrain.augment._lighting import pca_lighting as pca_lighting
 from jaxtrain.augment._mix import cutmix as cutmix
@@ -45,15 +49,12 @@ from jaxtrain.augment._mix import mix_same_class as mix_same_class
 from jaxtrain.augment._mix import mixup as mixup
 from jaxtrain.augment._noise import gaussian_noise as gaussian_noise
 from jaxtrain.augment._noise import salt_and_pepper as salt_and_pepper
-from jaxtrain.augment._policy import OPERATIONS as OPERATIONS
-from jaxtrain.augment._policy import WIDE as WIDE
-from jaxtrain.augment._policy import PolicySearch as PolicySearch
-from jaxtrain.augment._policy import Ranges as Ranges
 from jaxtrain.augment._policy import auto_augment as auto_augment
 from jaxtrain.augment._policy import rand_augment as rand_augment
-from jaxtrain.augment._policy import random_policy as random_policy
-from jaxtrain.augment._policy import search_policy as search_policy
 from jaxtrain.augment._policy import trivial_augment as trivial_augment
+from jaxtrain.augment._search import PolicySearch as PolicySearch
+from jaxtrain.augment._search import random_policy as random_policy
+from jaxtrain.augment._search import search_policy as search_policy
 from jaxtrain.augment._tables import autocontrast as autocontrast
 from jaxtrain.augment._tables import equalize as equalize
 from jaxtrain.augment._tables import invert as invert

@@ -102,6 +102,9 @@ def kfac_factors(
     if not callable(fisher):
         _check.choice("kfac_factors", "fisher", fisher, ("model", "empirical"))
     if fisher == "model":
+        if "ignore_index" in getattr(loss, "keywords", {}):
+            fix = "pass fisher='empirical'"
+            _check.fail("kfac_factors", "loss", "without ignore_index", loss, fix)
         loss = getattr(loss, "func", loss)  # smoothed labels are none of the model's
         draws = {losses.softmax_cross_entropy: _draw_class, losses.squared_error: _draw_values}
         if loss not in draws:
