@@ -350,7 +350,7 @@ AUGMENTED = {
     },
 }
 if SMOKE:
-    del AUGMENTED["mirrored"], AUGMENTED["affine, mixup"]
+    AUGMENTED = {name: AUGMENTED[name] for name in ("as they are", "affine")}
 
 plt.figure(figsize=(6.4, 3.6))
 learned = {}
@@ -426,15 +426,14 @@ strengths = np.geomspace(1e-3, 3, 30, dtype=np.float32)
 x, other_x = jax.random.normal(KEY, (2, 30, 20))
 w = jnp.zeros(20).at[np.array([2, 7, 11])].set(np.array([2.0, -1.5, 1.0]))
 noise, other_noise = 0.5 * jax.random.normal(jax.random.fold_in(KEY, 1), (2, 30))
+y, other_y = x @ w + noise, other_x @ w + other_noise
 
 
 def descend(tx, penalty):
     """The weights after 1,000 steps on the mean squared error and a penalty."""
 
     def loss(params):
-        return losses.squared_error(x @ params["kernel"], x @ w + noise).mean() / 2 + penalty(
-            params
-        )
+        return losses.squared_error(x @ params["kernel"], y).mean() / 2 + penalty(params)
 
     def step(carry, _):
         params, state = carry
@@ -454,7 +453,7 @@ PENALTIES = {
 figure, row = plt.subplots(1, 3, figsize=(12, 3.4), sharey=True)
 for axes, (name, fit) in zip(row, PENALTIES.items(), strict=True):
     weights = jax.jit(jax.vmap(fit))(strengths)  # all strengths in one program
-    errors = ((weights @ other_x.T - (other_x @ w + other_noise)) ** 2).mean(1)
+    errors = ((weights @ other_x.T - other_y) ** 2).mean(1)
     best = int(errors.argmin())
     zeros = int((weights[best] == 0).sum())
     print(f"{name}: error {errors[best]:.3f} at {strengths[best]:.3f}, {zeros} weights are zero")
@@ -475,9 +474,11 @@ plt.show()
 
 # %%
 import pathlib
+import tempfile
 
-folder = pathlib.Path("runs/digits")
-folder.mkdir(parents=True, exist_ok=True)
+home = pathlib.Path(tempfile.mkdtemp())
+folder = home / "digits"
+folder.mkdir()
 for i in range(len(few)):
     np.savez(folder / f"{i:03}.npz", image=few.image[i], label=few.label[i])
 
@@ -514,7 +515,7 @@ def fit():
         epochs=5,
         batch_size=32,
         save_every=5,
-        directory="runs/files",
+        directory=home / "run",
         resume=True,
         progress=False,
     )
@@ -523,7 +524,7 @@ def fit():
 result = fit()
 print(f"20 batches of 32: {files.reads} files read")
 
-checkpoints = pathlib.Path("runs/files/checkpoints")
+checkpoints = home / "run" / "checkpoints"
 max(checkpoints.glob("*.json"), key=lambda path: int(path.stem)).unlink()  # the run loses its end
 files.reads = 0
 again = fit()
