@@ -22,7 +22,8 @@ def cells(text):
 
 
 def test_there_are_notebooks():
-    assert [path.stem for path in NOTEBOOKS] == ["normalization", "optimizers", "quickstart"]
+    names = ["data_and_augmentation", "normalization", "optimizers", "quickstart"]
+    assert [path.stem for path in NOTEBOOKS] == names
 
 
 @pytest.mark.fast
@@ -121,3 +122,38 @@ def test_normalization_prints_what_its_text_says(printed):
     digit, upside_down, _ = (float(v) for v in re.findall(r"standard deviation (\S+)", text))
     assert digit < upside_down
     assert "same masks in two halves: True" in text
+
+
+def test_data_and_augmentation_prints_what_its_text_says(printed):
+    text = "\n".join(printed("data_and_augmentation"))
+
+    def numbers(pattern):
+        return [float(value) for value in re.findall(pattern, text)]
+
+    assert re.findall(r"(\d+) of 65 features", text) == ["0", "1"]
+    all_writers, others = numbers(r"(?:stratified|writers): test accuracy (\S+) %")
+    assert all_writers - others > 3 and others > 80
+    assert "DataError - prepare: held_out[0] must be without the images of the training" in text
+    off, standardized, ten, zca = numbers(r"inverted to within (\S+)")
+    assert max(off, standardized, zca) < 1e-5 < 0.1 < ten
+    kept = numbers(r"components: +\S+ % of the variance, +(\S+) % of the test")
+    assert kept == sorted(kept) and kept[3] > 60 and kept[-1] == 100
+    assert "copy found: True - found as the only one: True" in text
+    assert "negative the furthest out: True" in text and "wrong label doubted: True" in text
+    assert "1437 examples after all checks, 1435 after a decision" in text
+    assert "mixup: each label sums to 1.0000 or more" in text
+    # Of 360 test images; runs of other seeds differ by some 5 of them.
+    plain, affine = numbers(r"test accuracy (\S+) %, \d+ microseconds")
+    assert affine > plain + 1 and plain > 80
+    rows = re.findall(r"(.*) - (.*): accuracy (\S+) %, loss", text)
+    seen = {(trained, views): float(value) for trained, views, value in rows}
+    for trained in "as they are", "affine":
+        assert abs(seen[trained, "shifts"] - seen[trained, "one view"]) < 3
+        assert seen[trained, "mirror images"] < seen[trained, "one view"]
+    l2, gradient, proximal = re.findall(r"error (\S+) at \S+, (\d+) weights are zero", text)
+    assert float(proximal[0]) < float(l2[0])
+    assert int(l2[1]) == int(gradient[1]) == 0 and int(proximal[1]) > 5
+    # 20 batches of 32, of which 5 come again, and what is read to know the data.
+    whole, rest = numbers(r"(\d+) files read")
+    assert 640 <= whole < 740 and 160 <= rest < 260
+    assert "largest difference between the params: 0.0\n" in text

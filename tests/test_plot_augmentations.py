@@ -52,6 +52,12 @@ def test_several_augmentations_are_rows_by_name():
     assert {axes.get_title() for axes in figure.axes} == {"0.5"}
 
 
+def test_an_augmentation_is_compiled_once():
+    calls = []
+    plot.augmentations(DATASET, lambda key, x: calls.append(x) or x, examples=3, samples=4)
+    assert len(calls) == 1
+
+
 def test_what_cannot_be_drawn_is_refused():
     with pytest.raises(ConfigError, match=r"dataset must be images .*got \(4, 2\)"):
         plot.augmentations(ArrayDataset(np.ones((5, 2)), np.ones(5)))

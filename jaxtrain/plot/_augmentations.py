@@ -69,6 +69,8 @@ def augmentations(
     elif mix is not None:
         _check.fail("augmentations", "dataset", "one with classes, to mix", None)
 
+    # As in a step; by itself each call of one with a loop, such as a policy, would compile anew.
+    rows = {name: f if f is None else jax.jit(f) for name, f in rows.items()}
     key = jax.random.key(seed)
     columns = [(image, label)]
     for sample in range(samples):
