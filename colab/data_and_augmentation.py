@@ -260,7 +260,7 @@ def few_of(rows):
     return dict(list(rows.items())[::4]) if SMOKE else rows
 
 
-plot.augmentations(digits[3:4], few_of(GEOMETRY), names=[""] * 10)
+plot.augmentations(digits[3:4], few_of(GEOMETRY))
 
 # %% [markdown]
 # Colors need a picture that has some.
@@ -292,7 +292,7 @@ COLORS = {
     "salt, pepper": partial(augment.salt_and_pepper, probability=0.1),
     "solarize": lambda key, image: augment.solarize(image, jax.random.randint(key, (), 0, 256)),
 }
-plot.augmentations(picture, few_of(COLORS), names=[""])
+plot.augmentations(picture, few_of(COLORS))
 
 # %% [markdown]
 # ## Policies
@@ -307,7 +307,7 @@ POLICIES = {
     "RandAugment": augment.rand_augment,
     "TrivialAugment": augment.trivial_augment,
 }
-plot.augmentations(picture, few_of(POLICIES), names=[""])
+plot.augmentations(picture, few_of(POLICIES))
 
 # %% [markdown]
 # ## Mixtures, and their labels

@@ -49,7 +49,7 @@ def test_several_augmentations_are_rows_by_name():
     color = ArrayDataset(np.ones((2, 4, 4, 3), np.float32), np.array([0.5, 1.5]))
     figure = plot.augmentations(color, by_name, samples=2)
     assert [figure.axes[i].get_ylabel() for i in (0, 3)] == ["none", "shift"]
-    assert {axes.get_title() for axes in figure.axes} == {"0.5"}
+    assert {axes.get_title() for axes in figure.axes} == {""}
 
 
 def test_an_augmentation_is_compiled_once():
@@ -65,3 +65,11 @@ def test_what_cannot_be_drawn_is_refused():
         plot.augmentations(ArrayDataset(IMAGES, np.ones(5)), mix=lambda key, x, y: (x, y))
     with pytest.raises(ConfigError, match="samples must be an int >= 1"):
         plot.augmentations(DATASET, samples=0)
+    with pytest.raises(ConfigError, match="names must be a name for each of the 3 classes"):
+        plot.augmentations(DATASET, names=["cat"])
+    with pytest.raises(TypeError, match="dataset must be a data set, got 'ndarray'"):
+        plot.augmentations(IMAGES)
+    with pytest.raises(TypeError, match="augment or mix must be a function, got 'flip'"):
+        plot.augmentations(DATASET, "flip")
+    with pytest.raises(ConfigError, match="high must be"):
+        plot.augmentations(DATASET, high=float("nan"))

@@ -7,11 +7,12 @@ import jax
 import numpy as np
 
 from jaxtrain import _check
-from jaxtrain.data import ArrayDataset
+from jaxtrain.data import ArrayDataset, Source
+from jaxtrain.data._order import check_seed
 
 
 def augmentations(
-    dataset: ArrayDataset,
+    dataset: ArrayDataset | Source,
     augment: Callable | Mapping[str, Callable] | None = None,
     *,
     mix: Callable | None = None,
@@ -37,7 +38,7 @@ def augmentations(
 
     Returns:
         A matplotlib Figure. Titles say the label: its class, or the shares of those that were
-        mixed.
+        mixed. Where augmentations are compared there are none: all are of one example.
 
     Raises:
         ConfigError: If the images are not drawable or there are no class labels to mix.
@@ -53,12 +54,24 @@ def augmentations(
 
     for argument, number in (("examples", examples), ("samples", samples)):
         _check.integer("augmentations", argument, number)
+    check_seed("augmentations", seed)
+    if high is not None:
+        _check.positive("augmentations", "high", high)
+    if not isinstance(dataset, ArrayDataset | Source):
+        _check.fail("augmentations", "dataset", "a data set", type(dataset).__name__, "", TypeError)
+    if names is not None and len(names) < (dataset.classes or 0):
+        rule = f"a name for each of the {dataset.classes} classes"
+        _check.fail("augmentations", "names", rule, names)
+    by_name = isinstance(augment, Mapping)
     rows: dict[str, Callable | None]
     if isinstance(augment, Mapping):
         rows, numbers = dict(augment), [0] * len(augment)
     else:
         numbers = list(range(min(examples, len(dataset))))
         rows = {str(i): augment for i in numbers}
+    for f in (*rows.values(), mix):
+        if f is not None:
+            _check.function("augmentations", "augment or mix", f)
     shown = dataset[np.array(numbers)]
     image, label = shown.image, shown.label
     if getattr(image, "ndim", 0) != 4 or image.shape[-1] not in (1, 3):
@@ -83,16 +96,19 @@ def augmentations(
         column = np.stack(jax.device_get(seen)), label
         columns.append(jax.device_get(mix(k, *column)) if mix is not None else column)
 
-    figure = Figure(figsize=(1.3 * len(columns), 1.5 * len(rows)), layout="constrained")
+    titled = mix is not None or not by_name  # else all are of one example
+    height = 1.5 if titled else 1.3
+    figure = Figure(figsize=(1.3 * len(columns), height * len(rows)), layout="constrained")
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
     for j, (images, labels) in enumerate(columns):
         for axes, x, y in zip(grid[:, j], images, labels, strict=True):
             white = high or (255 if np.issubdtype(x.dtype, np.integer) else 1)
             x = np.clip(np.asarray(x, np.float32) / white, 0, 1)
             axes.imshow(x[..., 0] if x.shape[-1] == 1 else x, cmap="gray", vmin=0, vmax=1)
-            axes.set_title(_said(y, dataset.classes, names), fontsize=8)
+            if titled:
+                axes.set_title(_said(y, dataset.classes, names), fontsize=8)
             axes.set(xticks=[], yticks=[])
-    if isinstance(augment, Mapping):
+    if by_name:
         for axes, name in zip(grid[:, 0], rows, strict=True):
             axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     return figure
