@@ -182,6 +182,15 @@ def test_a_grain_map_dataset_is_a_source():
         Source(decoded.filter(lambda pair: pair[1] > 0), classes=3)[:1]
 
 
+def test_what_is_not_on_the_devices_is_no_test_set():
+    with pytest.raises(TypeError, match=r"test must be an ArrayDataset, got 'Source'; of a Source"):
+        fit(DATASET, test=Source(Counted()))
+    with pytest.raises(
+        TypeError, match="weights must be 22 finite numbers >= 0, not all 0, got 'b"
+    ):
+        fit(DATASET, weights="balanced")
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -377,6 +377,10 @@ def test_mixed_labels_reach_the_loss_and_the_accuracy():
     assert seen["accuracy"].value == (z.argmax(1) == y).mean()
     with pytest.raises(ConfigError, match="label must be an array of classes or of probabilities"):
         step.apply(ts, {**batch, "label": {"a": y}})
+    for wrong in (lambda key, x, q: x, lambda key, x, q: (x[:2], q[:2])):
+        step = train.make_step(net, losses.softmax_cross_entropy, optim.sgd(0.1), mix=wrong)
+        with pytest.raises(ConfigError, match="mix must be a function to images and labels of the"):
+            step.apply(ts, batch)
 
 
 def test_a_penalty_is_added_once_and_shown_beside_the_loss():

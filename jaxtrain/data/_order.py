@@ -86,9 +86,12 @@ class Order:
             rule = f"at most the number of examples, {self.n}"
             _check.fail("Order", "batch_size", rule, self.batch_size)
         if self.weights is not None:
-            w = np.asarray(self.weights, np.float64)
+            rule = f"{self.n} finite numbers >= 0, not all 0"
+            try:
+                w = np.asarray(self.weights, np.float64)
+            except (TypeError, ValueError):
+                _check.fail("Order", "weights", rule, self.weights, error=TypeError)
             if w.shape != (self.n,) or not (np.isfinite(w) & (w >= 0)).all() or not w.any():
-                rule = f"{self.n} finite numbers >= 0, not all 0"
                 _check.fail("Order", "weights", rule, self.weights)
             if not self.shuffle:
                 _check.fail("Order", "weights", "None without shuffle", self.weights)

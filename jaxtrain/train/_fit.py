@@ -173,6 +173,10 @@ def fit(
         _check.fail("fit", "batch_size", f"a multiple of the {n} devices", batch_size, fix)
     parts = {"test": test, "validation": validation}
     held_out = {name: part for name, part in parts.items() if part is not None}
+    for name, part in held_out.items():
+        if not isinstance(part, ArrayDataset):
+            fix = "of a Source take a part, source[:10_000]"
+            _check.fail("fit", name, "an ArrayDataset", type(part).__name__, fix, TypeError)
     mapped = n if how in ("pmap", "shard_map") else None
     _check_fits(step, abstract, {"dataset": dataset, **held_out}, batch_size // n, mapped)
     report = _reporter(run, abstract.opt_state, validation, measures)

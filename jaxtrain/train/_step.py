@@ -320,16 +320,19 @@ def _mixed(mix, net, ts, batch, axis_name):
     if jnp.issubdtype(label.dtype, jnp.integer):
         outputs, _ = jax.eval_shape(net.apply, ts.params, ts.state, image, nn.EVAL)
         label = jax.nn.one_hot(label, outputs.shape[-1])
-    key = _context(ts, "mix", batch, axis_name).key
-    if axis_name is None:
-        image, label = mix(key, image, label)
-    else:
-        whole = lax.all_gather((image, label), axis_name, tiled=True)
-        n = len(label)
+    key, n, whole = _context(ts, "mix", batch, axis_name).key, len(label), (image, label)
+    if axis_name is not None:
+        whole = lax.all_gather(whole, axis_name, tiled=True)
+    made = mix(key, *whole)
+    shapes = [jax.tree.map(jnp.shape, x) for x in (made, whole)]
+    if shapes[0] != shapes[1]:
+        rule = f"a function to images and labels of the shapes {shapes[1]}"
+        _check.fail("make_step", "mix", rule, shapes[0])
+    if axis_name is not None:
         start = lax.axis_index(axis_name) * n
         part = functools.partial(lax.dynamic_slice_in_dim, start_index=start, slice_size=n)
-        image, label = jax.tree.map(part, mix(key, *whole))
-    return {"image": image, "label": label}
+        made = jax.tree.map(part, made)
+    return dict(zip(("image", "label"), made, strict=True))
 
 
 def _scalar(penalty, params):
