@@ -13,6 +13,7 @@ BLOCKS = re.findall(r"^## ([^\n]*)\n[^#]*?^```python\n(.*?)^```", TEXT, re.M | r
 SHOWN = {
     "Fifteen lines": r"batch_norm0.*test accuracy 0\.9\d*\n.*params .*kernel.*state .*'var'",
     "Use one optimizer in your own code": r"w \[(0\.9|1\.0).*rate",
+    "Prepare, augment, mix, penalize": r"test accuracy 0\.(8|9)\d*\n",
     "Run it on 8 devices": r"single on 1: loss (\S+)\njit on 8: loss \1\n"
     r"pmap on 8: loss \1\nshard_map on 8: loss \1\n",
     "Looking inside": r"'relu0': Array\(0\.\d+, .*'relu1': Array\(0\.\d+,",
@@ -38,6 +39,6 @@ def test_a_block_runs_by_itself(title, code, tmp_path):
 def test_the_commands_are_the_ones_that_exist():
     pyproject = (README.parent / "pyproject.toml").read_text()
     extras = re.findall(r"pip install -e \"\.\[(\w+)\]\"", README.read_text())
-    assert set(extras) == {"experiments", "test"}
+    assert set(extras) == {"data", "experiments", "test"}
     assert all(f"\n{extra} = [" in pyproject for extra in extras)
     assert README.with_name("experiments").joinpath("train.py").exists()
