@@ -59,7 +59,8 @@ def test_each_image_is_augmented_by_itself_within_its_range(dtype):
         # Not of the others in the batch, and the same wherever it stands in it.
         np.testing.assert_array_equal(other[1:], y[1:], err_msg=name)
         np.testing.assert_array_equal(other[0], y[3], err_msg=name)
-        assert (y != x).any() or name in ("crop", "center_crop", "resize"), name
+        # Of fewer pixels than levels, equalize changes none, as in Pillow.
+        assert (y != x).any() or name in ("crop", "center_crop", "resize", "equalize"), name
 
 
 IDENTITIES = {
