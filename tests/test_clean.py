@@ -114,6 +114,9 @@ def test_robust_covariance_sees_what_hides_itself():
     hidden = range(60, 72)
     assert set(hidden) <= set(report.indices)
     assert len(set(hidden) & set(clean.mahalanobis(ODD).indices)) <= 2
+    more = np.concatenate([ODD, ODD.sum(1, keepdims=True), np.full((72, 1), np.pi)], 1)
+    scaled = clean.mahalanobis(more * np.array([1e-3, *[1e3] * (more.shape[1] - 1)]), robust=True)
+    np.testing.assert_allclose(scaled.scores, report.scores, rtol=1e-6)
 
 
 @pytest.mark.fast
@@ -233,8 +236,12 @@ def test_label_noise_is_what_was_planted():
 def test_compare_equals_scipy():
     x, other, label = VECTORS["x"], VECTORS["other"], VECTORS["label"]
     labels = label, np.repeat(np.arange(4), [3, 9, 20, 1])
-    report = clean.compare(x, other, labels=labels, level=0.999, correction=None)
-    statistic, p = np.append(VECTORS["ks"], [VECTORS["chi-square"]], 0).T
+    same = [np.zeros((len(y), 1)) for y in labels]
+    counts = clean.compare(*same, labels=labels, level=0.999, correction=None)
+    np.testing.assert_allclose(counts.scores, [1, VECTORS["chi-square"][1]], rtol=1e-9)
+    np.testing.assert_allclose(counts.table["statistic"], VECTORS["chi-square"][:1], rtol=1e-9)
+    report = clean.compare(x, other, level=0.999, correction=None)
+    statistic, p = VECTORS["ks"].T
     np.testing.assert_allclose(report.scores, p, rtol=1e-9)
     place = [report.names.tolist().index(name) for name in report.table["feature"]]
     np.testing.assert_allclose(report.table["statistic"], statistic[place], rtol=1e-9)
@@ -288,6 +295,12 @@ def test_frames_keep_their_names(pandas):
     report = clean.compare(frame, shifted, labels="city")
     assert report.names.tolist() == ["height", "weight", "labels"]
     assert report.table["feature"] == ["height"]
+    holes = np.array([[1.0, pandas.NA], [np.float64(2), "a"], [None, pandas.NaT]], object)
+    np.testing.assert_array_equal(clean.nulls(holes).scores, [1, 0, 2])
+    with pytest.raises(ConfigError, match="duplicates: label must be one of .*did you mean 'city'"):
+        clean.duplicates(frame, label="sity")
+    with pytest.raises(ConfigError, match=r"compare: labels must be one of \['height', "):
+        clean.compare(frame, numbers, labels="city")
     integers = pandas.DataFrame({"n": pandas.array([1, 2, None, 90] + [2] * 30, "Int64")})
     assert clean.outliers(integers).indices.tolist() == [3]
     assert clean.nulls(integers).indices.tolist() == [2]
@@ -368,6 +381,33 @@ def test_a_long_report_is_cut():
         ),
         (lambda: clean.compare(PEOPLE, PEOPLE * np.nan), "with values of feature 0 in both sets"),
         (lambda: clean.compare(PEOPLE, PEOPLE, correction="b"), "correction must be one of"),
+        (lambda: clean.compare(PEOPLE, [["a"]]), "compare: test must be of bool, integer or float"),
+        (
+            lambda: clean.label_noise([[np.nan, 0.5]], [0]),
+            "label_noise: probabilities must be finite",
+        ),
+        (lambda: clean.label_noise([["a"]], [0]), "label_noise: probabilities must be of bool"),
+        (
+            lambda: clean.duplicates(PEOPLE, label="y"),
+            "duplicates: label must be an array where there is no frame, got 'y'",
+        ),
+        (
+            lambda: clean.compare(PEOPLE, PEOPLE, labels="y"),
+            "compare: labels must be an array where there is no frame, got 'y'",
+        ),
+        *(
+            (
+                lambda labels=labels: clean.compare(PEOPLE, PEOPLE[:100], labels=labels),
+                rf"compare: labels must be a pair of shapes \(500,\) and \(100,\), got {got}",
+            )
+            for labels, got in (
+                (([0] * 450, [0] * 100), r"\(\(450,\), \(100,\)\)"),
+                (([0] * 100, [0] * 500), r"\(\(100,\), \(500,\)\)"),
+                (np.zeros(600), "'ndarray'"),
+                (([0] * 500,), "'tuple'"),
+                (5, "'int'"),
+            )
+        ),
     ],
 )
 def test_bad_arguments(call, message):

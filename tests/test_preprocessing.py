@@ -261,7 +261,8 @@ def test_preprocessing_in_float64(x64):
 @pytest.mark.parametrize(
     "call, message",
     [
-        (lambda: data.pca.fit(X, components=6), r"components must be in \[1, 5\]"),
+        (lambda: data.pca.fit(X, components=6), r"in \[1, 5\], or a share in \[0, 1\), got 6"),
+        (lambda: data.pca.fit(X, components=2.5), r"in \[0, 1\), got 2.5; or an int in \[1, 5\]"),
         (lambda: data.pca.fit(X, components=0), r"components must be in \[1, 5\]"),
         (lambda: data.pca.fit(X, components=1.0), r"components must be a number in \[0, 1\)"),
         (lambda: data.pca.fit(X, ddof=2), r"pca.fit: ddof must be one of \[0, 1\]"),

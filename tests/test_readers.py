@@ -49,6 +49,8 @@ def flip(content):
         ("x", idx(body=b"abcde"), r"6 bytes after its header, as \(2, 3\) says, got 5"),
         ("x", idx(body=b"abcdefg"), "6 bytes after its header.*got 'more than 6'"),
         ("x", idx(shape=(2**32 - 1,) * 3), "got 6"),
+        ("x", idx(shape=(1,) * 255, body=b"a"), "a file of a shape that NumPy has, got .*255"),
+        ("x", idx(shape=(0,) + (2**32 - 1,) * 3, body=b""), "a file of a shape that NumPy has"),
         ("x.gz", idx(), "whole gzip data"),
         ("x.gz", gzip.compress(idx(), mtime=0)[:-9], "whole gzip data"),
         ("x.gz", flip(gzip.compress(idx(), mtime=0)), "whole gzip data|IDX|after its header"),
@@ -377,6 +379,14 @@ def test_csv_reads_numbers_and_classes(tmp_path):
     assert numbers.dataset.label.tolist() == [[1], [3]] and numbers.dataset.classes is None
     digits = data.csv(write(path, "x,y\n1,10\n2,9\n"), label="y", classes=True)
     assert digits.classes == ["9", "10"]
+    spaced = data.csv(write(path, "x,y\n1,1\n2,1 \n3,01\n4,2\n"), label="y", classes=True)
+    assert spaced.classes == ["01", "1", "2"] and spaced.dataset.label.tolist() == [1, 1, 0, 2]
+    largest = data.csv(write(path, "x,y\n1,-3.4028235e38\n"), label="y").dataset
+    assert largest.label.tolist() == [[np.finfo(np.float32).min]]
+    # Equal as numbers: in no order of Python's sets, which is another in each process.
+    alike = ["0" * i + "1" for i in range(9, -1, -1)]
+    text = "x,y\n" + "".join(f"1,{label}\n" for label in alike[::-1])
+    assert data.csv(write(path, text), label="y", classes=True).classes == alike
 
 
 @pytest.mark.fast
@@ -393,10 +403,14 @@ def test_csv_reads_numbers_and_classes(tmp_path):
         ("a,y\n1,2\n1,cat\n", {}, "line 3 must be a finite number in column 'y', got 'cat'"),
         ("a,y\n1,b\n", {"classes": ["c"]}, r"line 2 must be one of the classes \['c'\] in col"),
         ("a,y\n", {}, "line 1 must be followed by at least one row"),
-        ("", {}, "line 0 must be a row of two or more columns"),
+        ("a,y\n1,b\n2, \n", {"classes": True}, "line 3 must be a class in column 'y', got ''"),
+        ("a,y\n1,2\n3.5e38,2\n", {}, "line 3 must be a number that float32 can hold in column 'a'"),
+        ("a,y\n1,-3.5e38\n", {}, "line 2 must be a number that float32 can hold in column 'y'"),
+        ("", {}, "line 1 must be a row of two or more columns"),
         ("a,a,y\n1,2,3\n", {}, "no two alike, got"),
-        ('a,y\n1,"2\n', {}, "must be CSV in UTF-8, got Error"),
-        ("y,a\n1,\xe9\n", {"encoding": "latin-1"}, "must be CSV in UTF-8, got UnicodeDecodeError"),
+        ('a,y\n1,"2\n', {}, "must be CSV, got Error"),
+        ("y,a\n1,2\n1,\xe9\n1,2\n", {"encoding": "latin-1"}, r"line 3 must be UTF-8, got b'.xe9'$"),
+        ("y,a\n", {"encoding": "utf-16"}, r"line 1 must be UTF-8, got b'.xf[ef]'$"),
     ],
 )
 def test_a_broken_table_is_refused_with_its_line(tmp_path, text, options, message):
@@ -413,8 +427,16 @@ def test_csv_refuses_bad_options(tmp_path):
     for label in (2, -3, 1.0, True):
         with pytest.raises(ConfigError, match=r"a name or a position in \[-2, 2\)"):
             data.csv(path, label=label)
-    with pytest.raises(TypeError, match="classes must be True, False or names in order"):
-        data.csv(path, label="y", classes="y")
+    for classes in ("y", 3, [1, 2], None, ["2", b"1"]):
+        with pytest.raises(TypeError, match="csv: classes must be True, False or names in order"):
+            data.csv(path, label="y", classes=classes)
+    with pytest.raises(ConfigError, match="csv: classes must be names of which no two are alike"):
+        data.csv(path, label="y", classes=["2", "1", "2"])
+    for delimiter in (None, ",,", "", 1, '"', "\n"):
+        with pytest.raises(ConfigError, match="csv: delimiter must be one character"):
+            data.csv(path, label="y", delimiter=delimiter)
+    with pytest.raises(TypeError, match="csv: path must be a path, got 7"):
+        data.csv(7, label="y")
 
 
 @pytest.fixture
@@ -431,7 +453,7 @@ def test_image_folder(pillow, tmp_path):
     gray = np.full((4, 4), 7, np.uint8)
     pillow.fromarray(gray).save(tmp_path / "dog" / "a.png")
     (tmp_path / "dog" / ".hidden").write_text("no image")
-    (tmp_path / "notes.txt").write_text("no class")
+    (tmp_path / ".notes").write_text("no class")
     dataset, names = data.image_folder(tmp_path, size=(6, 8))
     assert names == ["cat", "dog"] and dataset.classes == 2
     assert dataset.label.tolist() == [0, 0, 1, 1] and dataset.image.dtype == np.uint8
@@ -443,6 +465,17 @@ def test_image_folder(pillow, tmp_path):
     stretched, _ = data.image_folder(tmp_path, size=3, channels=1, fit="stretch")
     image = pillow.open(tmp_path / "cat/a.png").convert("L").resize((3, 3), pillow.BILINEAR)
     np.testing.assert_array_equal(stretched.image[0, ..., 0], image)
+
+
+def test_images_are_turned_as_their_camera_was_and_lose_alpha(pillow, tmp_path):
+    (tmp_path / "cat").mkdir()
+    rgba = np.random.default_rng(0).integers(0, 256, (3, 3, 4), np.uint8)
+    image = pillow.fromarray(rgba)
+    exif = image.getexif()
+    exif[0x0112] = 6  # the orientation: turn it clockwise to see it upright
+    image.save(tmp_path / "cat" / "a.png", exif=exif)
+    dataset, _ = data.image_folder(tmp_path, size=3)
+    np.testing.assert_array_equal(dataset.image[0], np.rot90(rgba[..., :3], -1))
 
 
 def test_broken_images_are_refused_by_name(pillow, tmp_path, monkeypatch):
@@ -471,6 +504,12 @@ def test_broken_images_are_refused_by_name(pillow, tmp_path, monkeypatch):
         data.image_folder(tmp_path, size=4)
     with pytest.raises(ConfigError, match="image_folder: size must be an int >= 1, got 0"):
         data.image_folder(tmp_path, size=(4, 0))
+    for size in ((8,), (8, 8, 3), ()):
+        with pytest.raises(ConfigError, match="image_folder: size must be one int or a pair of"):
+            data.image_folder(tmp_path, size=size)
+    (tmp_path / "notes.txt").write_text("no class")
+    with pytest.raises(DataError, match="notes.txt must be in the folder of a class"):
+        data.image_folder(tmp_path, size=4)
 
 
 def test_nothing_unpickles():

@@ -110,6 +110,35 @@ def test_no_group_is_in_two_folds():
             "groups must be of shape",
         ),
         (lambda d: data.split(d, (0.99, 0.01), groups=LABEL), DataError, "at least one example"),
+        (
+            lambda d: data.split(d, (0.5, 0.5), groups=LABEL * 0),
+            DataError,
+            "split: part 1 must be of",
+        ),
+        (
+            lambda d: data.split(d, (0.999, 0.001)),
+            DataError,
+            "split: part 1 must be of at least one",
+        ),
+        (lambda d: data.split(d, (True, 299)), ConfigError, "split: sizes must be > 0, integers"),
+        (lambda d: data.split(d, None), ConfigError, "split: sizes must be > 0, integers"),
+        (
+            lambda d: data.split(d, (0.5, 0.5), groups=np.where(GROUP == 3, np.nan, GROUP)),
+            DataError,
+            r"split: groups must be without missing values, got \{\d+: nan\}",
+        ),
+        (
+            lambda d: data.k_fold(d, 2, groups=["a", None, *"b" * 298]),
+            DataError,
+            r"k_fold: groups must be without missing values, got \{1: None\}",
+        ),
+        (lambda d: data.cross_validate(lambda *_: None, d, 2), DataError, r"got \{0: None\}"),
+        (
+            lambda d: data.cross_validate(lambda t, v: {"a": 1.0, "b": np.nan}, d, 2),
+            DataError,
+            r"cross_validate: f must be a function that returns finite numbers, got \{0: \{'a'",
+        ),
+        (lambda d: data.cross_validate(lambda *_: {}, d, 2), DataError, r"got \{0: \{\}\}"),
     ],
 )
 def test_bad_arguments(call, error, message):

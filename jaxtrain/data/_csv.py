@@ -8,12 +8,15 @@ import os
 from collections.abc import Sequence
 from typing import NamedTuple, NoReturn
 
+import jax
 import numpy as np
 
 from jaxtrain import _check
 from jaxtrain.errors import DataError
 
 from ._dataset import ArrayDataset
+
+OVERFLOW = 2.0**128 - 2.0**103  # float32 rounds what is not below it to infinity
 
 
 class Table(NamedTuple):
@@ -40,11 +43,11 @@ def csv(
         path: The file, UTF-8.
         label: The column of the labels: its name, or its position, from 0 or, from the end, -1.
         classes: False for labels that are numbers, to regress. True for classes: the labels that
-            there are, sorted, as numbers where all are whole ones. Or the names of the classes in
-            their order, as for a test set `classes=training.classes`.
+            there are, less the spaces around them, sorted, as numbers where all are whole ones. Or
+            the names of the classes in their order, as for a test set `classes=training.classes`.
         header: Whether the first row has the names of the columns; without it they are "0", "1"
             and so on.
-        delimiter: What separates cells.
+        delimiter: The character that separates cells.
 
     Returns:
         A Table: `dataset`, with images (n, features) in float32, or float64 under x64, and labels
@@ -52,8 +55,8 @@ def csv(
 
     Raises:
         DataError: If a row is shorter or longer than the first, a cell is not a finite number, a
-            label is none of the classes, or there are no rows.
-        ConfigError: If there is no such column.
+            label is empty or none of the classes, a byte is not UTF-8, or there are no rows.
+        ConfigError: If there is no such column, or two classes have one name.
 
     Example:
         >>> import pathlib, tempfile
@@ -64,11 +67,20 @@ def csv(
         (['length', 'width'], ['iris', 'rose'], [1, 0])
     """
     _check.flag("csv", "header", header)
-    if isinstance(classes, str):
+    if not isinstance(path, str | os.PathLike):  # open takes the number of an open file
+        _check.fail("csv", "path", "a path", path, error=TypeError)
+    if not (isinstance(delimiter, str) and len(delimiter) == 1 and delimiter not in '" \r\n'):
+        _check.fail("csv", "delimiter", "one character, no space, quote or line end", delimiter)
+    names = [] if isinstance(classes, bool) else classes
+    if not (isinstance(names, list | tuple) and all(isinstance(name, str) for name in names)):
         _check.fail("csv", "classes", "True, False or names in order", classes, error=TypeError)
+    if len(set(names)) < len(names):
+        _check.fail("csv", "classes", "names of which no two are alike", classes)
+    limit = math.inf if jax.config.read("jax_enable_x64") else OVERFLOW
     values, labels, lines = array.array("d"), [], []
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        rows = csv_module.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        text = _utf8(path, file)
+        rows = csv_module.reader(text, delimiter=delimiter, skipinitialspace=True, strict=True)
         whole = filter(None, rows)  # blank lines are empty rows
         try:
             columns = next(whole, [])
@@ -85,23 +97,36 @@ def csv(
                 labels.append(row.pop(at))
                 lines.append(rows.line_num)
                 for cell, column in zip(row, columns, strict=True):
-                    values.append(_number(path, rows.line_num, column, cell))
-        except (csv_module.Error, UnicodeDecodeError) as error:
-            _fail(path, rows.line_num, "CSV in UTF-8", error)
+                    values.append(_number(path, rows.line_num, column, cell, limit))
+        except csv_module.Error as error:
+            _fail(path, rows.line_num, "CSV", error)
     if not labels:
         _fail(path, rows.line_num, "followed by at least one row", "the end")
     image = np.array(values).reshape(len(labels), len(columns))
     if classes is False:
         pairs = zip(lines, labels, strict=True)
-        y = np.array([_number(path, line, target, cell) for line, cell in pairs])
+        y = np.array([_number(path, line, target, cell, limit) for line, cell in pairs])
         return Table(ArrayDataset(image, y[:, None]), columns, None)
-    names = _sorted(labels) if classes is True else list(classes)
+    labels = [cell.strip() for cell in labels]
+    names = _sorted(labels) if classes is True else list(names)
     number_of = {name: i for i, name in enumerate(names)}
     for line, cell in zip(lines, labels, strict=True):
-        if cell not in number_of:
-            _fail(path, line, f"one of the classes {names} in column {target!r}", cell)
+        if not cell or cell not in number_of:
+            known = "a class" if classes is True else f"one of the classes {names}"
+            _fail(path, line, f"{known} in column {target!r}", cell)
     y = np.array([number_of[cell] for cell in labels])
     return Table(ArrayDataset(image, y, classes=len(names)), columns, names)
+
+
+def _utf8(path, file):
+    """Yields the lines of a file whose bytes that are no UTF-8 are escaped, and refuses those."""
+    for number, line in enumerate(file, 1):
+        try:
+            line.encode()
+        except UnicodeEncodeError as error:
+            byte = line[error.start].encode(errors="surrogateescape")
+            _fail(path, number, "UTF-8", byte)
+        yield line
 
 
 def _position(label, columns):
@@ -115,23 +140,26 @@ def _position(label, columns):
     return position % n
 
 
-def _number(path, line, column, cell):
+def _number(path, line, column, cell, limit):
     try:
         number = float(cell)
     except ValueError:
         number = math.nan
     if not math.isfinite(number) or "_" in cell:  # Python takes 1_000 for 1000
         _fail(path, line, f"a finite number in column {column!r}", cell)
+    if abs(number) >= limit:
+        _fail(path, line, f"a number that float32 can hold in column {column!r}", cell)
     return number
 
 
 def _sorted(labels):
     """Returns the distinct labels, sorted as numbers if all are whole ones."""
     try:
-        return sorted(set(labels), key=int)
+        return sorted(set(labels), key=lambda label: (int(label), label))
     except ValueError:
         return sorted(set(labels))
 
 
 def _fail(path, line, rule, value) -> NoReturn:
+    line = max(line, 1)  # 0 where the file is empty
     _check.fail("csv", f"{path}, line {line}", rule, value, error=DataError)

@@ -23,7 +23,8 @@ def image_folder(
     """Loads the images of a folder whose subfolders are the classes, all in one size.
 
     The classes are sorted by name, and so are the images of each. Files whose name begins with a
-    dot are left out; any other that is not an image is an error. Needs Pillow.
+    dot are left out; any other that is not an image, or not in the folder of a class, is an error.
+    Images are turned as their EXIF orientation says, and alpha is dropped. Needs Pillow.
 
     Args:
         directory: The folder; images may lie deeper in the folder of their class.
@@ -37,17 +38,20 @@ def image_folder(
         and the names of the classes.
 
     Raises:
-        DataError: If there are no classes, a class has no image, or an image is broken, huge, or
-            not of 8 bits; the message names the file.
+        DataError: If there are no classes, a class has no image, a file is in none, or an image is
+            broken, huge, or not of 8 bits; the message names the file.
         ConfigError: If an option is outside its range.
     """
     from PIL import Image, ImageOps
 
     _check.choice("image_folder", "fit", fit, ("crop", "stretch"))
     _check.choice("image_folder", "channels", channels, (1, 3))
-    height, width = size if isinstance(size, tuple) else (size, size)
-    for length in (height, width):
+    sides = size if isinstance(size, tuple) else (size, size)
+    if len(sides) != 2:
+        _check.fail("image_folder", "size", "one int or a pair of them, (height, width)", size)
+    for length in sides:
         _check.integer("image_folder", "size", length)
+    height, width = sides
     scale: Any = {"crop": ImageOps.fit, "stretch": Image.Image.resize}[fit]
 
     def read(path):
@@ -64,7 +68,10 @@ def image_folder(
     inside = [path.relative_to(directory) for path in sorted(directory.rglob("*"))]
     inside = [path for path in inside if not any(part.startswith(".") for part in path.parts)]
     names = [path.name for path in inside if len(path.parts) == 1 and (directory / path).is_dir()]
-    files = [path for path in inside if len(path.parts) > 1 and (directory / path).is_file()]
+    files = [path for path in inside if (directory / path).is_file()]
+    for path in files:
+        if len(path.parts) == 1:
+            _fail(directory / path, "in the folder of a class", "none")
     label = np.array([names.index(path.parts[0]) for path in files], np.int32)
     if not names:
         _fail(directory, "a folder with a folder for each class", "none")

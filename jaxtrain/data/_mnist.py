@@ -5,6 +5,7 @@ import gzip
 import math
 import os
 import pathlib
+from typing import NoReturn
 
 import numpy as np
 
@@ -74,7 +75,10 @@ def read_idx(path: str | os.PathLike) -> np.ndarray:
     if len(content) != size:
         found = f"more than {size}" if len(content) > size else len(content)
         _fail(path, f"a file with {size} bytes after its header, as {shape} says", found)
-    return np.frombuffer(content, np.uint8).reshape(shape)
+    try:
+        return np.frombuffer(content, np.uint8).reshape(shape)
+    except ValueError as error:
+        _fail(path, "a file of a shape that NumPy has", str(error))
 
 
 def mnist(directory: str | os.PathLike) -> tuple[ArrayDataset, ArrayDataset]:
@@ -118,5 +122,5 @@ def mnist(directory: str | os.PathLike) -> tuple[ArrayDataset, ArrayDataset]:
     )
 
 
-def _fail(path, rule, value):
+def _fail(path, rule, value) -> NoReturn:
     _check.fail("read_idx", str(path), rule, value, "delete the file and get it anew", DataError)

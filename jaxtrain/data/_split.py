@@ -11,6 +11,7 @@ from jaxtrain.errors import DataError
 
 from ._dataset import ArrayDataset
 from ._order import check_seed, permutation
+from .clean._table import missing
 
 _SPLIT = 2**63  # a stream of its own: no epoch gets that far
 
@@ -44,8 +45,8 @@ def split(
         seed: Integer in [0, 2**32).
         stratified: Whether to keep the proportions of the classes; needs `dataset.classes`.
         groups: What each example belongs to, (n,), such as its writer or patient, integers or
-            strings. No group is in two parts; sizes and proportions are then met as well as the
-            groups allow, the largest ones placed first.
+            strings, none missing. No group is in two parts; sizes and proportions are then met as
+            well as the groups allow, the largest ones placed first.
 
     Returns:
         One data set per size.
@@ -65,20 +66,27 @@ def split(
     fractions = np.asarray(sizes, float)
     if np.issubdtype(np.asarray(sizes).dtype, np.integer):
         fractions = fractions / n
-    if not abs(fractions.sum() - 1) < 1e-9 or fractions.min() <= 0:
+    flags = [isinstance(size, bool) for size in np.asarray(sizes, object).flat]
+    if any(flags) or not abs(fractions.sum() - 1) < 1e-9 or fractions.min() <= 0:
         _check.fail("split", "sizes", f"> 0, integers of sum {n} or floats of sum 1", sizes)
     label = _label("split", dataset, stratified)
     order = permutation(n, seed, _SPLIT)
     if groups is not None:
         number = _place_groups("split", groups, order, label, fractions)
-        return tuple(dataset[np.flatnonzero(number == i)] for i in range(len(fractions)))
-    place = np.empty(n)
-    for c in np.unique(label):
-        (members,) = np.nonzero(label[order] == c)
-        place[members] = (np.arange(len(members)) + 0.5) / len(members)
-    order = order[np.argsort(place, kind="stable")]
-    cuts = np.rint(np.cumsum(fractions)[:-1] * n).astype(int)
-    return tuple(dataset[np.sort(part)] for part in np.split(order, cuts))
+        parts = [np.flatnonzero(number == i) for i in range(len(fractions))]
+    else:
+        place = np.empty(n)
+        for c in np.unique(label):
+            (members,) = np.nonzero(label[order] == c)
+            place[members] = (np.arange(len(members)) + 0.5) / len(members)
+        order = order[np.argsort(place, kind="stable")]
+        cuts = np.rint(np.cumsum(fractions)[:-1] * n).astype(int)
+        parts = [np.sort(part) for part in np.split(order, cuts)]
+    for i, part in enumerate(parts):
+        if not len(part):
+            fix = f"sizes {sizes} need more examples or groups"
+            _check.fail("split", f"part {i}", "of at least one example", 0, fix, DataError)
+    return tuple(dataset[part] for part in parts)
 
 
 def k_fold(
@@ -158,8 +166,8 @@ def cross_validate(
     """Trains and validates k times, on the folds of `k_fold`.
 
     Args:
-        f: Called with a training and a validation set, returns a number, or a dict or another tree
-            of numbers. Whatever is fitted, preprocessing too, is fitted in here.
+        f: Called with a training and a validation set, returns a finite number, or a dict or
+            another tree of them. Whatever is fitted, preprocessing too, is fitted in here.
         dataset: The examples; a test set is kept apart from them.
         k: Number of folds, at least 2.
         seed: As for `k_fold`.
@@ -168,6 +176,9 @@ def cross_validate(
 
     Returns:
         All numbers, with mean, standard deviation and standard error, each as f returns them.
+
+    Raises:
+        DataError: If f returns no number or one that is not finite.
 
     Example:
         >>> dataset = ArrayDataset(np.zeros((6, 2)), np.arange(6.0))
@@ -178,7 +189,14 @@ def cross_validate(
         ([6.06, 9.25, 1.56], 5.62)
     """
     pairs = k_fold(dataset, k, seed=seed, stratified=stratified, groups=groups)
-    found = [f(train, validation) for train, validation in pairs]
+    found = []
+    for i, (train, validation) in enumerate(pairs):
+        score = f(train, validation)
+        numbers = jax.tree.leaves(score, is_leaf=lambda leaf: leaf is None)
+        if not (numbers and np.isfinite(np.array(numbers, np.float64)).all()):  # None becomes NaN
+            rule, value = "a function that returns finite numbers", {i: score}
+            _check.fail("cross_validate", "f", rule, value, "shown as {fold: value}", DataError)
+        found.append(score)
     values = jax.tree.map(lambda *v: np.array(v, np.float64), *found)
     mean = jax.tree.map(np.mean, values)
     std = jax.tree.map(lambda v: v.std(ddof=1), values)
@@ -202,6 +220,10 @@ def _place_groups(where, groups, order, label, fractions):
     groups = np.asarray(groups)
     if groups.shape != label.shape:
         _check.fail(where, "groups", f"of shape {label.shape}", groups.shape, error=DataError)
+    null = missing(groups)
+    if null.any():
+        value = {int(null.argmax()): groups[null].tolist()[0]}
+        _check.fail(where, "groups", "without missing values", value, error=DataError)
     _, first, group = np.unique(groups[order], return_index=True, return_inverse=True)
     classes, code = np.unique(label[order], return_inverse=True)
     counts = np.zeros((len(first), len(classes) + 1))

@@ -130,9 +130,9 @@ def _number(where, components, share):
         return most
     k = _check.whole(components)
     if k is None:
-        _check.fraction(where, "components", components)
+        _check.fraction(where, "components", components, f"or an int in [1, {most}]")
         k = 1 + int(np.searchsorted(np.cumsum(share), components, side="right"))
         return min(k, most)
     if not 1 <= k <= most:
-        _check.fail(where, "components", f"in [1, {most}], or a share in (0, 1)", components)
+        _check.fail(where, "components", f"in [1, {most}], or a share in [0, 1)", components)
     return k

@@ -8,7 +8,7 @@ from jaxtrain import _check
 from jaxtrain.errors import DataError
 
 from ._report import Report, ranked
-from ._table import codes, read
+from ._table import codes, column, read
 
 
 def compare(
@@ -44,7 +44,8 @@ def compare(
         table has each feature that differs, its statistic and its probability before correction.
 
     Raises:
-        DataError: If the features differ, or there are no examples.
+        ConfigError: If there is no such column.
+        DataError: If the features differ, there are no examples, or not one label for each.
 
     Example:
         >>> a, b = np.arange(40.0).reshape(20, 2), np.arange(40.0).reshape(20, 2)
@@ -64,10 +65,13 @@ def compare(
     _check.choice(where, "correction", correction, ("holm", "bh", None))
     _check.fraction(where, "level", level)
     if isinstance(labels, str):
-        name, labels = labels, (train[labels], test[labels])
-        train, test = train.drop(columns=name), test.drop(columns=name)
-    a, features, _ = read(where, train)
-    b, others, _ = read(where, test)
+        train, y = column(where, "labels", labels, train)
+        test, z = column(where, "labels", labels, test)
+        labels = y, z
+    a, features, _ = read(where, train, argument="train")
+    b, others, _ = read(where, test, argument="test")
+    if labels is not None:
+        _check_pair(where, labels, ((len(a),), (len(b),)))
     if features != others:
         _check.fail(where, "test", f"of the features {features}", others, error=DataError)
     results = []
@@ -94,6 +98,17 @@ def compare(
     meaning = "probability of such a difference by chance"
     names = np.array(features)
     return Report(meaning, scores, level, names, table, side="below", of="features")
+
+
+def _check_pair(where, labels, shapes):
+    try:
+        y, z = labels
+        found: Any = np.shape(y), np.shape(z)
+    except (TypeError, ValueError):
+        found = type(labels).__name__
+    if found != shapes:
+        rule = f"a pair of shapes {shapes[0]} and {shapes[1]}"
+        _check.fail(where, "labels", rule, found, error=DataError)
 
 
 def _corrected(p, correction):

@@ -10,7 +10,7 @@ from jaxtrain.errors import DataError
 
 from .._blocks import is_real
 from ._report import Report, ranked
-from ._table import codes, finite, read
+from ._table import codes, column, finite, read
 
 BLOCK = 2048  # examples on each side of a table of distances, 32 MB
 
@@ -49,6 +49,7 @@ def duplicates(x: Any, *, label: Any = None, level: float = 0.01) -> Report:
         its examples, whether their labels conflict, chance, and whether that is suspicious.
 
     Raises:
+        ConfigError: If there is no such column.
         DataError: If there are no examples, or not one label for each.
 
     Example:
@@ -60,7 +61,7 @@ def duplicates(x: Any, *, label: Any = None, level: float = 0.01) -> Report:
     """
     _check.nonnegative("duplicates", "level", level)
     if isinstance(label, str):
-        x, label = x.drop(columns=label), x[label]
+        x, label = column("duplicates", "label", label, x)
     values, _, names = read("duplicates", x, numeric=False)
     n = len(values)
     columns = list(values.T)
@@ -81,10 +82,10 @@ def duplicates(x: Any, *, label: Any = None, level: float = 0.01) -> Report:
     first = [group[0] for group in groups]
     conflict = np.array([label is not None and len(set(label[g])) > 1 for g in groups], bool)
     chance = np.full(len(groups), n - 1.0)
-    for column in columns if groups else ():
-        code, count = codes(column)
+    for feature in columns if groups else ():
+        code, count = codes(feature)
         ratio = (count[code[first]] - 1) / (n - 1)
-        chance *= np.where(conflict, 1, ratio) if column is label else ratio
+        chance *= np.where(conflict, 1, ratio) if feature is label else ratio
     order = np.argsort(chance, kind="stable")
     table = {
         "examples": [names[groups[k]].tolist() for k in order],

@@ -45,8 +45,8 @@ def label_noise(probabilities: Any, labels: Any) -> Report:
         Labels, 2021.
     """
     where = "label_noise"
-    p, _, names = read(where, probabilities)
-    finite(where, p)
+    p, _, names = read(where, probabilities, argument="probabilities")
+    finite(where, p, "probabilities")
     labels = np.asarray(labels)
     n, classes = p.shape
     wrong = (p < 0).any(1) | (abs(p.sum(1) - 1) > 0.01)

@@ -9,7 +9,7 @@ from jaxtrain.errors import DataError
 
 from .. import whiten
 from ._report import Report, ranked
-from ._table import finite, read
+from ._table import finite, missing, read
 
 NORMAL_QUARTILE = 0.6744897501960817  # MAD / sigma of a normal distribution
 
@@ -36,10 +36,8 @@ def nulls(x: Any) -> Report:
     values, features, names = read("nulls", x, numeric=False)
     if hasattr(x, "isna"):
         null = x.isna().to_numpy().reshape(values.shape)
-    elif values.dtype == object:
-        null = np.array([[v is None or v != v for v in row] for row in values])
     else:
-        null = values != values
+        null = missing(values)
     count = null.sum(0)
     found = ranked(count, count > 0)
     table = {"feature": [features[j] for j in found], "missing": count[found]}
@@ -136,7 +134,8 @@ def mahalanobis(x: Any, *, level: float = 0.001, robust: bool = False, ddof: int
         level: The share of a normal population that is reported, in [0, 1).
         robust: Whether mean and covariance are those of the densest half, reweighted: several
             outliers together cannot hide behind the covariance that they make themselves. It is
-            scikit-learn's minimum covariance determinant, which must be installed.
+            the minimum covariance determinant of scikit-learn, which must be installed, on x
+            whitened, since there it depends on units and fails on what is linear in others.
         ddof: The covariance is divided by n - ddof: 1 is unbiased, 0 as scikit-learn has it.
 
     Returns:
@@ -172,18 +171,19 @@ def mahalanobis(x: Any, *, level: float = 0.001, robust: bool = False, ddof: int
     # Distances do not depend on the units; what counts as no variance should not either.
     z = x / np.where(np.ptp(x, 0) > 0, x.std(0), 1)
     stats = whiten.fit(z, eps=0.0, ddof=ddof)
-    rank = max(1, stats.matrix.any(1).sum())
-    scores = _robust(x) if robust else (whiten.apply(stats, z) ** 2).sum(1)
+    y = whiten.apply(stats, z)[:, stats.matrix.any(1)]
+    rank = max(1, y.shape[1])
+    scores = _robust(y) if robust and y.size else (y**2).sum(1)
     threshold = chdtri(rank, level)
     found = ranked(scores, scores > threshold)
     table = {"example": names[found], "d2": scores[found], "p": chdtrc(rank, scores[found])}
     return Report("squared Mahalanobis distance", scores, threshold, names, table)
 
 
-def _robust(x):
+def _robust(y):
     try:
         from sklearn.covariance import MinCovDet
     except ImportError:
         fix = "pip install scikit-learn"
         _check.fail("mahalanobis", "robust", "False without it", True, fix, ImportError)
-    return MinCovDet(random_state=0).fit(x).mahalanobis(x)
+    return MinCovDet(random_state=0).fit(y).mahalanobis(y)
