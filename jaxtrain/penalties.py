@@ -132,6 +132,8 @@ def _penalty(where: str, rule: Rule | None, of: Callable[[jax.Array], jax.Array]
 
     def penalty(params):
         def leaf(w, chosen):
+            if chosen and not jnp.issubdtype(dtype := jnp.result_type(w), jnp.floating):
+                _check.fail(where, "params", "floating where the rule chooses them", str(dtype))
             return _base.as_float(of(jnp.asarray(w, _base.accumulator(w))).sum() if chosen else 0)
 
         terms = jax.tree.map(leaf, params, _decay.penalized(where, rule, params))

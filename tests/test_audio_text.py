@@ -134,10 +134,31 @@ def test_words_are_put_in_after_tokens():
         (lambda: augment.audio_gain(key(0), jnp.ones(3), decibels=-1), "decibels must be"),
         (lambda: augment.token_dropout(key(0), TOKENS, rate=1.0), "rate must be a number in"),
         (lambda: augment.random_swap(key(0), TOKENS[None]), r"tokens must be of shape \(length,\)"),
-        (lambda: augment.synonyms(key(0), TOKENS, jnp.ones(3), rate=0.1), "table must be of shape"),
+        (
+            lambda: augment.synonyms(key(0), TOKENS, jnp.arange(3), rate=0.1),
+            "table must be of shape",
+        ),
         (lambda: augment.insert_words(key(0), TOKENS, [], rate=0.1), "words must be ids"),
+        (lambda: augment.insert_words(key(0), TOKENS, [1.5], rate=0.1), "words must be integers"),
+        (
+            lambda: augment.synonyms(key(0), "ab", [[1]], rate=0.1),
+            "synonyms: tokens must be an arr",
+        ),
+        (lambda: augment.audio_gain(key(0), None, decibels=1), "audio_gain: signal must be an arr"),
+        (
+            lambda: augment.audio_gain(key(0), jnp.ones(3, jnp.uint8), decibels=1),
+            "signal must be of signed integers or floats, got 'uint8'; take 128 from uint8",
+        ),
+        (lambda: augment.audio_shift(key(0), [], limit=1), r"signal must be of shape \(samples,"),
     ],
 )
 def test_refuses(call, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, TypeError), match=message):
         call()
+
+
+@pytest.mark.fast
+def test_an_id_outside_the_table_has_no_synonyms():
+    tokens = jnp.array([-1, 3, 200], jnp.int32)
+    y = augment.synonyms(key(0), tokens, jnp.full((3, 1), 2), rate=0.999)
+    np.testing.assert_array_equal(y, tokens)

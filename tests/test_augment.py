@@ -10,6 +10,7 @@ import pytest
 from catalogue import AUGMENTATIONS, IMAGE_FUNCTIONS, MIXINGS, key
 
 from jaxtrain import augment
+from jaxtrain.errors import ConfigError, DataError
 
 SHAPE = (8, 7, 3)
 DTYPES = ["uint8", "bfloat16", "float64"]
@@ -136,3 +137,81 @@ def test_a_gradient_reaches_the_image_and_the_strength():
 
     dx, degrees = jax.jit(jax.grad(f, (0, 1)))(x, 20.0)
     assert (dx != 0).any() and np.isfinite(dx).all() and np.isfinite(degrees)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("bad", [None, "ab"])
+@pytest.mark.parametrize("name", ALL | MIXINGS)
+def test_what_is_no_image_is_refused_by_name(name, bad):
+    call = (
+        (lambda: MIXINGS[name](key(0), bad, bad))
+        if name in MIXINGS
+        else lambda: ALL[name](key(0), bad)
+    )
+    with pytest.raises(TypeError, match=r"^\w+: images? must be an array of numbers, got"):
+        call()
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("shape", [(0, 4, 3), (4, 4, 0)], ids=str)
+@pytest.mark.parametrize("name", ALL)
+def test_images_of_no_pixels_are_refused(name, shape):
+    with pytest.raises(ConfigError, match=r"image must be of (shape|3 channels|1 or 3)"):
+        ALL[name](key(0), jnp.zeros(shape))
+
+
+FILLS = {
+    "resample": lambda x, fill: augment.rotate(x, 30.0, fill=fill),
+    "random_crop": lambda x, fill: augment.random_crop(key(0), x, padding=2, fill=fill),
+    "cutout": lambda x, fill: augment.cutout(key(0), x, size=2, fill=fill),
+    "auto_augment": lambda x, fill: augment.auto_augment(key(0), x, fill=fill),
+}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("bad", [300, -5, np.nan, None, (1, 2), (1, 2, 256), True, 1j], ids=str)
+@pytest.mark.parametrize("name", FILLS)
+def test_a_fill_is_in_the_range_of_the_type(name, bad):
+    with pytest.raises((ConfigError, TypeError), match=f"^{name}: fill must be"):
+        FILLS[name](jnp.zeros((4, 4, 3), jnp.uint8), bad)
+
+
+@pytest.mark.fast
+def test_a_fill_is_rounded_and_has_channels():
+    x = jnp.ones((1, 1, 3), jnp.uint8)
+    crop = functools.partial(augment.random_crop, key(0), x, padding=1, size=(3, 3))
+    expected = np.full((3, 3, 3), [0, 7, 255])
+    expected[1, 1] = 1
+    np.testing.assert_array_equal(crop(fill=(0.4, 6.6, 255)), expected)
+    np.testing.assert_array_equal(jax.jit(crop)(fill=jnp.array([0.4, 6.6, 300.0])), expected)
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize(
+    "call, error, message",
+    [
+        (
+            lambda x: augment.affine(x, [[np.nan, 0], [0, 1]], (0, 0)),
+            ConfigError,
+            "affine: matrix must be finite",
+        ),
+        (
+            lambda x: augment.affine(x, np.eye(2), (np.inf, 0)),
+            ConfigError,
+            "affine: shift must be finite",
+        ),
+        (
+            lambda x: augment.fit_lighting(np.full((2, 2, 3), np.nan)),
+            DataError,
+            "fit_lighting: images must be finite",
+        ),
+        (
+            lambda x: augment.autocontrast(x, cutoff=50),
+            ConfigError,
+            r"cutoff must be a number in \[0, 50\), got 50",
+        ),
+    ],
+)
+def test_refuses(call, error, message):
+    with pytest.raises(error, match=message):
+        call(jnp.ones((4, 4, 3)))

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from catalogue import LOSSES
 
 from jaxtrain import _compat, losses
 from jaxtrain.errors import ConfigError, DataError
@@ -322,8 +323,8 @@ def test_bits_may_be_bools_integers_and_floats():
         kinds = [loss(z, jnp.asarray(q, dtype)) for dtype in (bool, np.uint8, np.float32)]
         np.testing.assert_array_equal(kinds[0], kinds[1])
         np.testing.assert_array_equal(kinds[0], kinds[2])
-        bad = loss(z, jnp.array([[1, 0], [-1, 2]]))
-        np.testing.assert_array_equal(jnp.isnan(bad), [False, True])
+        for bad in ([[1, 0], [-1, 1]], [[1.0, 0.0], [-1.0, 1.0]], [[1.0, 0.0], [0.0, 1.5]]):
+            np.testing.assert_array_equal(jnp.isnan(loss(z, jnp.array(bad))), [False, True])
 
 
 def test_an_ignored_label_has_neither_loss_nor_gradient():
@@ -348,6 +349,8 @@ def test_class_weights_are_those_of_sklearn():
     for bad, classes in ((y[:70], 2), (y, 2), (y - 1, None), (y[:0], None), (y / 2, None)):
         with pytest.raises(DataError, match="class_weights: labels must be"):
             losses.class_weights(bad, classes=classes)
+    with pytest.raises(DataError, match=r"labels must be in \[0, 2\), got -1"):
+        losses.class_weights(np.array([0, 1, -1]))
 
 
 def test_torchs_weighted_mean_divides_by_the_weights():
@@ -370,6 +373,12 @@ def test_weights_that_do_not_fit_are_refused():
         losses.sample_weighted(CE)(jnp.zeros((4, 2)), jnp.zeros(4, int))
     with pytest.raises(TypeError, match="loss must be a function"):
         losses.sample_weighted(None)
+    for bad in ([1.0, -1.0], [1.0, np.nan]):
+        with pytest.raises(ConfigError, match="sample_weighted: weights must be finite numbers >="):
+            losses.sample_weighted(CE)(jnp.zeros((2, 2)), (jnp.zeros(2, int), jnp.array(bad)))
+    for bad in ("ab", {0: 1.0}, None):
+        with pytest.raises((TypeError, ConfigError), match="class_weighted: weights must be"):
+            losses.class_weighted(CE, bad)
 
 
 @pytest.mark.fast
@@ -377,8 +386,13 @@ def test_other_losses_refuse_wrong_kinds():
     z = jnp.zeros((4, 3))
     with pytest.raises(TypeError, match="hinge: labels must be integer, .* give classes, such as"):
         losses.hinge(z, z)
-    with pytest.raises(ConfigError, match=r"labels must be of the shape .* softmax"):
+    with pytest.raises(ConfigError, match=r"labels must be of the shape of the logits.* softmax"):
         losses.sigmoid_cross_entropy(z, jnp.arange(4))
+    with pytest.raises(ConfigError, match=r"labels must be of the shape of the scores, \(4, 3\)"):
+        losses.binary_hinge(z, jnp.arange(4))
+    for loss in (CE, losses.hinge, losses.focal):
+        with pytest.raises(ConfigError, match=r"logits must be of shape \(..., K\), K >= 1"):
+            loss(z[:, :0], jnp.arange(4))
     with pytest.raises(ConfigError, match="targets must be of the shape of the outputs"):
         losses.huber(z, jnp.zeros(4))
     for call in (
@@ -392,3 +406,23 @@ def test_other_losses_refuse_wrong_kinds():
     ):
         with pytest.raises(ConfigError, match="must be"):
             call()
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("bad", [None, "ab", [[0.0], [0.0, 1.0]]], ids=str)
+@pytest.mark.parametrize("name", LOSSES)
+def test_what_is_no_array_is_refused_by_name(name, bad):
+    f, targets = LOSSES[name]
+    z = jnp.zeros((len(jax.tree.leaves(targets)[0]), 3))
+    calls = {"logits|scores|outputs": (bad, targets), "labels|targets": (z, bad)}
+    if name == "sample_weighted":
+        calls = {"weights": (z, (targets[0], bad)), "labels": (z, (bad, targets[1]))}
+    for argument, given in calls.items():
+        with pytest.raises(TypeError, match=rf"^\w+: ({argument}) must be an array of numbers"):
+            f(*given)
+
+
+@pytest.mark.fast
+def test_complex_targets_are_refused():
+    with pytest.raises(TypeError, match="squared_error: targets must be bool, integer or floating"):
+        losses.squared_error(jnp.zeros(2), jnp.array([1j, 1.0]))

@@ -135,6 +135,8 @@ def test_rules_and_bad_arguments():
             make(1.0, rule="bia")({"bias": jnp.ones(2)})
         with pytest.raises(ConfigError, match="must be a finite number >= 0, got -1"):
             make(-1)
+        with pytest.raises(ConfigError, match="^(l1|l2|elastic_net): params must be floating"):
+            make(1.0)({"kernel": jnp.arange(2)})
     with pytest.raises(TypeError, match="l2: examples must be an int >= 1, got None; give the"):
         penalties.l2(1.0, scale="half_over_m")
     with pytest.raises(ConfigError, match="l2: examples must be None with scale='half', got 3"):

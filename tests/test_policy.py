@@ -203,12 +203,17 @@ def test_random_search():
         (dict(policy=[[("rotate", 1.0, 10)]]), r"the magnitude of 'rotate' must be a number in"),
         (dict(image=jnp.ones((4, 4, 2))), "auto_augment: image must be of 1 or 3 channels"),
         (dict(policy=[]), "auto_augment: policy must be"),
+        (dict(policy=None), "auto_augment: policy must be"),
+        (dict(policy=[("rotate", 1.0, 3)]), "auto_augment: policy must be"),
+        (dict(ranges=3), "auto_augment: ranges must be a Ranges, got 3"),
+        (dict(ranges=augment.Ranges(shear=-1.0)), r"ranges.shear must be a finite number >= 0"),
+        (dict(ranges=augment.Ranges(posterize=9)), r"ranges.posterize must be at most"),
         (dict(fill=(1, 2, 3)), "auto_augment: fill must be a number or 1, one for each channel"),
     ],
 )
 def test_refuses(options, message):
     options = dict(image=jnp.ones((4, 4, 1))) | options
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises((ConfigError, TypeError), match=message):
         augment.auto_augment(key(0), **options)
 
 
@@ -221,3 +226,6 @@ def test_rand_augment_refuses():
         augment.rand_augment(key(0), image, layers=0)
     with pytest.raises(ConfigError, match="trivial_augment: an operation must be one of"):
         augment.trivial_augment(key(0), image, operations=("blur",))
+    for bad in ("rotate", (), None):
+        with pytest.raises(ConfigError, match="rand_augment: operations must be a sequence of"):
+            augment.rand_augment(key(0), image, operations=bad)

@@ -16,9 +16,10 @@ IMAGE = jnp.arange(7 * 10 * 2, dtype=jnp.int32).reshape(7, 10, 2)
 @pytest.mark.fast
 def test_five_and_ten_crop():
     x, five = np.asarray(IMAGE), augment.five_crop(IMAGE, 4)
-    # The middle of 7 - 4 = 3 and 10 - 4 = 6 free pixels: 1.5, rounded to even, and 3.
-    corners = [(0, 0), (0, 6), (3, 0), (3, 6), (2, 3)]
+    # The middle of 7 - 4 = 3 and 10 - 4 = 6 free pixels: 1.5, rounded down, and 3.
+    corners = [(0, 0), (0, 6), (3, 0), (3, 6), (1, 3)]
     np.testing.assert_array_equal(five, [x[i : i + 4, j : j + 4] for i, j in corners])
+    np.testing.assert_array_equal(five[4], augment.center_crop(IMAGE, (4, 4)))
     ten = augment.ten_crop(IMAGE, 4)
     np.testing.assert_array_equal(ten, np.concatenate([five, np.asarray(five)[:, :, ::-1]]))
     assert ten.dtype == IMAGE.dtype
@@ -65,6 +66,11 @@ def test_predict_views_averages_probabilities(batch_size):
         (lambda: augment.five_crop(IMAGE, 8), "five_crop: size must be at most"),
         (lambda: augment.ten_crop(IMAGE, 0), "size must be an int >= 1"),
         (lambda: augment.multi_scale_crops(IMAGE, sizes=(5,), crop=6), "sizes must be an int >= 6"),
+        (lambda: augment.multi_scale_crops(IMAGE, sizes=()), "sizes must be a sequence of ints"),
+        (
+            lambda: augment.predict_views(jnp.mean, jnp.ones((1, 4, 4, 1)), augment.flips),
+            "what predict returns must be one row for each of 2 views",
+        ),
         (
             lambda: augment.predict_views(probabilities, IMAGE[None], augment.flips, batch_size=0),
             "predict_views: batch_size must be an int >= 1",

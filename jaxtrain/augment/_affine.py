@@ -38,7 +38,8 @@ def affine(
     image = _image.checked("affine", image)
     height, width, _ = image.shape
     dtype = _image.wide(image)
-    a, t = jnp.asarray(matrix, dtype), jnp.asarray(shift, dtype)
+    a = _image.finite("affine", "matrix", matrix, dtype)
+    t = _image.finite("affine", "shift", shift, dtype)
     if a.shape != (2, 2) or t.shape != (2,):
         rule = "of shapes (2, 2) and (2,)"
         _check.fail("affine", "matrix and shift", rule, (a.shape, t.shape))

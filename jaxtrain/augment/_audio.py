@@ -1,4 +1,4 @@
-"""Augmentations of a signal: noise, shift and gain."""
+"""Augmentations of a signal, which is 0 where it is silent: noise, shift and gain."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxtrain import _check
-from jaxtrain.augment._image import narrowed, widened
+from jaxtrain.augment._image import array, narrowed, widened
 
 
 def audio_noise(
@@ -38,9 +38,9 @@ def audio_noise(
         >>> audio_noise(jax.random.key(0), jnp.ones(4), std=0.0).tolist()
         [1.0, 1.0, 1.0, 1.0]
     """
+    signal = _checked("audio_noise", signal)
     if (snr is None) == (std is None):
         _check.fail("audio_noise", "snr and std", "one number and one None", (snr, std))
-    signal = jnp.asarray(signal)
     x = widened(signal)
     if std is not None:
         _check.nonnegative("audio_noise", "std", std)
@@ -68,7 +68,7 @@ def audio_shift(key: jax.Array, signal: Any, *, limit: int, circular: bool = Fal
     """
     _check.integer("audio_shift", "limit", limit, least=0)
     _check.flag("audio_shift", "circular", circular)
-    signal = jnp.asarray(signal)
+    signal = _checked("audio_shift", signal)
     shift = jax.random.randint(key, (), -limit, limit + 1, np.int32)
     source = jnp.arange(len(signal), dtype=np.int32) - shift
     if circular:
@@ -92,8 +92,19 @@ def audio_gain(key: jax.Array, signal: Any, *, decibels: ArrayLike) -> jax.Array
         [1.0, 1.0]
     """
     _check.nonnegative("audio_gain", "decibels", decibels)
-    signal = jnp.asarray(signal)
+    signal = _checked("audio_gain", signal)
     x = widened(signal)
     most = jnp.asarray(decibels, x.dtype)
     g = jax.random.uniform(key, (), x.dtype, -most, most)
     return narrowed(10 ** (g / 20) * x, signal.dtype)
+
+
+def _checked(where, signal):
+    signal = array(where, "signal", signal)
+    if signal.ndim == 0 or signal.size == 0:
+        _check.fail(where, "signal", "of shape (samples, ...)", signal.shape)
+    if not any(jnp.issubdtype(signal.dtype, kind) for kind in (np.signedinteger, np.floating)):
+        fix = "take 128 from uint8, whose silence it is"
+        rule = "of signed integers or floats"
+        _check.fail(where, "signal", rule, str(signal.dtype), fix, TypeError)
+    return signal

@@ -213,5 +213,15 @@ def _smooth(x):
 
 
 def check_operations(where, operations):
+    if isinstance(operations, str) or not isinstance(operations, Sequence) or not operations:
+        _check.fail(where, "operations", "a sequence of names, at least one", operations)
     for name in operations:
         _check.choice(where, "an operation", name, OPERATIONS)
+
+
+def check_ranges(where, ranges):
+    if not isinstance(ranges, Ranges):
+        _check.fail(where, "ranges", "a Ranges", ranges, error=TypeError)
+    for name, value in ranges._asdict().items():
+        _check.nonnegative(where, f"ranges.{name}", value)
+    _check.at_most(where, "ranges.posterize", ranges.posterize, "the bits of a level", 8)

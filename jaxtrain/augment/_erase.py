@@ -114,5 +114,5 @@ def _erased(where, key, image, first, last, fill, high):
         fill = _image.narrowed(levels.astype(high.dtype) * (high / 255), image.dtype)
         fill = fill.reshape(image.shape)
     else:
-        fill = jnp.full(image.shape, jnp.asarray(fill, image.dtype))
+        fill = jnp.full(image.shape, _image.filled(where, image, fill))
     return jnp.where(_box.inside(image.shape[:2], first, last), fill, image)

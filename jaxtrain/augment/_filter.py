@@ -21,8 +21,8 @@ def gaussian_blur(image: Any, sigma: ArrayLike, *, radius: int | None = None) ->
     Args:
         image: (height, width, channels).
         sigma: Standard deviation in pixels, >= 0, where 0 leaves the image as it is.
-        radius: Largest d in pixels, at least 0, below the size of the image; None means
-            round(4 sigma), as SciPy has it.
+        radius: Largest d in pixels, at least 0; None means round(4 sigma), as SciPy has it. Never
+            more than a side less 1, where SciPy mirrors the image again.
 
     Returns:
         An image of the same shape and dtype, rounded where that is an integer.

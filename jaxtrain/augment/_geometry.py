@@ -132,7 +132,7 @@ def random_crop(
         size: (height, width) of the part; None means that of the image.
         mode: What is added: "constant" the number `fill`, "reflect" the mirror image about the
             outermost pixels, "edge" their repetition.
-        fill: In the unit of the image.
+        fill: A number, or one for each channel, as `resample` has it.
 
     Returns:
         The part, of the dtype of the image.
@@ -148,8 +148,13 @@ def random_crop(
     _check.choice("random_crop", "mode", mode, ("constant", "reflect", "edge"))
     image = _image.checked("random_crop", image)
     size = image.shape[:2] if size is None else _image.sizes("random_crop", "size", size)
-    options = {"constant_values": jnp.asarray(fill, image.dtype)} if mode == "constant" else {}
-    padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)), mode, **options)
+    if mode == "constant":
+        height, width, channels = image.shape
+        shape = height + 2 * padding, width + 2 * padding, channels
+        frame = jnp.full(shape, _image.filled("random_crop", image, fill))
+        padded = jax.lax.dynamic_update_slice(frame, image, (padding, padding, 0))
+    else:
+        padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)), mode)
     for part, whole in zip(size, padded.shape[:2], strict=True):
         _check.at_most("random_crop", "size", part, "the padded image's", whole)
     last = jnp.array([whole - part for part, whole in zip(size, padded.shape[:2], strict=True)])

@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain import _check
+from jaxtrain.losses._labels import array
 
 
 def checked(where: str, image: Any, *, channels: int | None = None) -> jax.Array:
-    """Returns an image as an array, (height, width, channels)."""
-    image = jnp.asarray(image)
-    if image.ndim != 3 or channels not in (None, image.shape[2]):
+    """Returns an image as an array, (height, width, channels), none of them 0."""
+    image = array(where, "image", image)
+    if image.ndim != 3 or 0 in image.shape or channels not in (None, image.shape[2]):
         rule = f"of shape (height, width, {channels or 'channels'})"
         fix = "jax.vmap takes a batch" if image.ndim == 4 else ""
         _check.fail(where, "image", rule, image.shape, fix)
@@ -50,6 +51,34 @@ def largest(where: str, image: jax.Array, high: Any) -> jax.Array:
         high = 255 if jnp.issubdtype(image.dtype, np.integer) else 1
     _check.positive(where, "high", high)
     return jnp.asarray(high, wide(image))
+
+
+def filled(where: str, image: jax.Array, fill: Any) -> jax.Array:
+    """Returns `fill`, one number or one for each channel, in the type of an image, rounded."""
+    value, channels = array(where, "fill", fill), image.shape[2]
+    if value.shape not in ((), (channels,)):
+        _check.fail(where, "fill", f"a number or {channels}, one for each channel", fill)
+    if value.dtype == bool or jnp.issubdtype(value.dtype, np.complexfloating):
+        _check.fail(where, "fill", "of integers or floats", str(value.dtype), error=TypeError)
+    if jnp.issubdtype(image.dtype, np.integer) and concrete(fill):
+        limits, v = jnp.iinfo(image.dtype), np.asarray(fill)
+        if not ((limits.min <= v) & (v <= limits.max)).all():
+            _check.fail(where, "fill", f"in [{limits.min}, {limits.max}]", fill)
+    whole = jnp.issubdtype(value.dtype, np.integer)
+    return value.astype(image.dtype) if whole else narrowed(value, image.dtype)
+
+
+def concrete(value: Any) -> bool:
+    """Tells whether none of the numbers of a value is traced."""
+    return not any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(value))
+
+
+def finite(where: str, argument: str, value: Any, dtype: Any) -> jax.Array:
+    """Returns a value as an array in a type, checked to be finite."""
+    x = array(where, argument, value)
+    if concrete(value) and not np.isfinite(np.asarray(value)).all():
+        _check.fail(where, argument, "finite", value)
+    return x.astype(dtype)
 
 
 def draw(sample: Any, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:

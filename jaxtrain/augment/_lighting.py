@@ -42,7 +42,7 @@ def fit_lighting(images: Any, *, high: float | None = None) -> Lighting:
         `**fit_lighting(images)._asdict()`.
 
     Raises:
-        DataError: If there are no pixels.
+        DataError: If there are no pixels, or some are not finite.
 
     Example:
         >>> images = np.array([[0.0, 0.0], [1.0, 1.0]]).reshape(2, 1, 1, 2)
@@ -62,6 +62,8 @@ def fit_lighting(images: Any, *, high: float | None = None) -> Lighting:
         return sum(f(block) for block in blocks) / len(pixels)
 
     m = average(lambda x: x.sum(0))
+    if not np.isfinite(m).all():
+        _check.fail("fit_lighting", "images", "finite", f"a mean of {m}", error=DataError)
     eigenvalues, eigenvectors = np.linalg.eigh(average(lambda x: (x - m).T @ (x - m)))
     return Lighting(np.maximum(eigenvalues[::-1], 0), eigenvectors[:, ::-1])
 
@@ -104,7 +106,8 @@ def pca_lighting(
     image = _image.checked("pca_lighting", image)
     high = _image.largest("pca_lighting", image, high)
     x = _image.widened(image)
-    p, lam = jnp.asarray(eigenvectors, x.dtype), jnp.asarray(eigenvalues, x.dtype)
+    p = _image.finite("pca_lighting", "eigenvectors", eigenvectors, x.dtype)
+    lam = _image.finite("pca_lighting", "eigenvalues", eigenvalues, x.dtype)
     if p.shape != 2 * image.shape[2:] or lam.shape != image.shape[2:]:
         rule = f"those of the {image.shape[2]} channels of the image"
         _check.fail("pca_lighting", "eigenvalues and eigenvectors", rule, (lam.shape, p.shape))

@@ -9,8 +9,19 @@ import numpy as np
 
 from jaxtrain import _check
 
-from ._effects import PAPER, USUAL, WIDE, Effect, Ranges, apply, check_operations, effect, stacked
-from ._image import checked
+from ._effects import (
+    PAPER,
+    USUAL,
+    WIDE,
+    Effect,
+    Ranges,
+    apply,
+    check_operations,
+    check_ranges,
+    effect,
+    stacked,
+)
+from ._image import checked, filled
 from ._policies import POLICIES
 from ._tables import from_levels, to_levels
 
@@ -63,7 +74,7 @@ def auto_augment(
         _check.choice("auto_augment", "policy", policy, POLICIES)
         policy = POLICIES[policy]
     else:
-        _check_policy(policy)
+        policy = _checked_policy(policy)
     layers = max(map(len, policy))
     rows = [
         [(name, p, magnitude / 9) for name, p, magnitude in sub]
@@ -163,12 +174,12 @@ def _augment(where, key, image, rows, *, one_row, ranges, fill, high):
 
     i is drawn once for all layers if `one_row`, else for each of them.
     """
+    check_ranges(where, ranges)
     image = checked(where, image)
     channels = image.shape[2]
     if channels not in (1, 3):
         _check.fail(where, "image", "of 1 or 3 channels", image.shape)
-    if np.shape(fill) not in ((), (channels,)):
-        _check.fail(where, "fill", f"a number or {channels}, one for each channel", fill)
+    fill = filled(where, image, fill)
     p = np.array([[p for _, p, _ in row] for row in rows], np.float32)
     every = [(name, strength) for row in rows for name, _, strength in row]
     made = [effect(*pair, sign, image.shape[:2], ranges) for pair in every for sign in (1, -1)]
@@ -181,7 +192,7 @@ def _augment(where, key, image, rows, *, one_row, ranges, fill, high):
     at = i.astype(np.int32), np.arange(p.shape[1]), (u[1] < 0.5).astype(np.int32)
     applied = u[2] < jnp.asarray(p)[at[:2]]
     x = to_levels(where, image, high)
-    fill = to_levels(where, jnp.broadcast_to(jnp.asarray(fill, image.dtype), channels), high)
+    fill = to_levels(where, jnp.broadcast_to(fill, channels), high)
     chosen = jax.tree.map(
         lambda a, b: jnp.where(applied.reshape(-1, *[1] * b.ndim), jnp.asarray(a)[at], b[None]),
         effects,
@@ -203,12 +214,17 @@ def _layers(rows, at, chosen, x, fill, places):
     return jax.lax.scan(layer, x, (chosen, places))[0]
 
 
-def _check_policy(policy):
-    if not all(policy) or not policy:
-        rule = "a name or sub-policies of at least one operation"
+def _checked_policy(policy):
+    try:
+        subs = [[(name, p, magnitude) for name, p, magnitude in sub] for sub in policy]
+    except (TypeError, ValueError):  # not as deep, or not of three
+        subs = []
+    if not subs or not all(subs):
+        rule = "a name or sub-policies of at least one operation (name, probability, magnitude)"
         _check.fail("auto_augment", "policy", rule, policy)
-    for sub in policy:
+    for sub in subs:
         for name, probability, magnitude in sub:
             check_operations("auto_augment", [name])
             _check.within("auto_augment", f"the probability of {name!r}", probability, 0, 1)
             _check.within("auto_augment", f"the magnitude of {name!r}", magnitude, 0, 9)
+    return subs

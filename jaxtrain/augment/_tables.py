@@ -126,7 +126,8 @@ def autocontrast(image: jax.Array, *, cutoff: float = 0.0, high: Any = None) -> 
         [0, 51, 255]
     """
     _check.nonnegative("autocontrast", "cutoff", cutoff)
-    _check.at_most("autocontrast", "cutoff", cutoff, "below half of 100 percent,", 49.99)
+    if cutoff >= 50:
+        _check.fail("autocontrast", "cutoff", "a number in [0, 50)", cutoff)
     image = checked("autocontrast", image)
     x = to_levels("autocontrast", image, high)
     cut = int(image.shape[0] * image.shape[1] * cutoff // 100)

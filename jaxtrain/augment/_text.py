@@ -11,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxtrain import _check
+from jaxtrain.augment._image import array
 
 
 def token_dropout(
@@ -44,7 +45,7 @@ def token_dropout(
     tokens = _checked("token_dropout", tokens)
     out = _drawn(key, tokens, rate, pad)
     if words is not None:
-        out &= jnp.isin(tokens, jnp.asarray(words, tokens.dtype))
+        out &= jnp.isin(tokens, _ids("token_dropout", "words", words).astype(tokens.dtype))
     if replace is not None:
         return jnp.where(out, jnp.asarray(replace, tokens.dtype), tokens)
     stays = ~out & (tokens != pad)
@@ -88,8 +89,9 @@ def synonyms(key: jax.Array, tokens: Any, table: Any, *, rate: ArrayLike) -> jax
 
     Args:
         key: the random key of this sequence.
-        tokens: ids, (length,), in [0, vocabulary).
+        tokens: ids, (length,).
         table: (vocabulary, k), the synonyms of each id, each as likely; -1 where there are fewer.
+            An id outside [0, vocabulary) has none.
         rate: the fraction of the tokens with synonyms that is replaced, in [0, 1).
 
     Returns:
@@ -105,11 +107,13 @@ def synonyms(key: jax.Array, tokens: Any, table: Any, *, rate: ArrayLike) -> jax
         Classification Tasks, 2019.
     """
     _check.fraction("synonyms", "rate", rate)
-    tokens, table = _checked("synonyms", tokens), jnp.asarray(table)
+    tokens = _checked("synonyms", tokens)
+    table = _ids("synonyms", "table", table).astype(np.int32)
     if table.ndim != 2:
         _check.fail("synonyms", "table", "of shape (vocabulary, k)", table.shape)
     k_which, k_choice = jax.random.split(key)
-    found = table[tokens]
+    at = jnp.where(tokens < 0, len(table), tokens.astype(np.int32))  # -1 would be the last row
+    found = table.at[at].get(mode="fill", fill_value=-1)
     choice = jnp.argmax(
         jnp.where(found >= 0, jax.random.uniform(k_choice, found.shape, np.float32), -1), axis=1
     )
@@ -139,7 +143,7 @@ def insert_words(
     """
     _check.fraction("insert_words", "rate", rate)
     tokens = _checked("insert_words", tokens)
-    words = jnp.asarray(words, tokens.dtype)
+    words = _ids("insert_words", "words", words).astype(tokens.dtype)
     if words.ndim != 1 or words.size == 0:
         _check.fail("insert_words", "words", "ids of shape (n,), n >= 1", words.shape)
     k_which, k_choice = jax.random.split(key)
@@ -152,12 +156,17 @@ def insert_words(
 
 
 def _checked(where, tokens):
-    tokens = jnp.asarray(tokens)
+    tokens = _ids(where, "tokens", tokens)
     if tokens.ndim != 1:
         _check.fail(where, "tokens", "of shape (length,)", tokens.shape, "jax.vmap takes a batch")
-    if not jnp.issubdtype(tokens.dtype, np.integer):
-        _check.fail(where, "tokens", "integers", str(tokens.dtype), error=TypeError)
     return tokens
+
+
+def _ids(where, argument, value):
+    ids = array(where, argument, value)
+    if ids.size and not jnp.issubdtype(ids.dtype, np.integer):
+        _check.fail(where, argument, "integers", str(ids.dtype), error=TypeError)
+    return ids
 
 
 def _drawn(key, tokens, rate, pad):

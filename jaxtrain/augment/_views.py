@@ -25,7 +25,8 @@ def flips(image: Any) -> jax.Array:
         >>> flips(jnp.array([[[1], [2]]]))[..., 0].tolist()
         [[[1, 2]], [[2, 1]]]
     """
-    return jnp.stack([jnp.asarray(image), flip(image)])
+    image = _image.checked("flips", image)
+    return jnp.stack([image, flip(image)])
 
 
 def five_crop(image: Any, size: int) -> jax.Array:
@@ -36,7 +37,8 @@ def five_crop(image: Any, size: int) -> jax.Array:
         size: the height and width of each in pixels, at most those of the image.
 
     Returns:
-        (5, size, size, channels): top left, top right, bottom left, bottom right, middle.
+        (5, size, size, channels): top left, top right, bottom left, bottom right, and the middle,
+        that of `center_crop`.
 
     Raises:
         ConfigError: If the image is smaller.
@@ -49,7 +51,7 @@ def five_crop(image: Any, size: int) -> jax.Array:
     image = _image.checked("five_crop", image)
     bottom, right = (side - size for side in image.shape[:2])
     _check.at_most("five_crop", "size", size, "the shorter side", min(image.shape[:2]))
-    middle = round(bottom / 2), round(right / 2)
+    middle = bottom // 2, right // 2
     corners = (0, 0), (0, right), (bottom, 0), (bottom, right), middle
     return jnp.stack([cut(image, corner, (size, size)) for corner in corners])
 
@@ -104,6 +106,8 @@ def multi_scale_crops(
     """
     image = _image.checked("multi_scale_crops", image)
     height, width = image.shape[:2]
+    if not isinstance(sizes, Sequence) or not sizes:
+        _check.fail("multi_scale_crops", "sizes", "a sequence of ints, at least one", sizes)
     views = []
     for size in sizes:
         _check.integer("multi_scale_crops", "sizes", size, least=crop)
@@ -135,6 +139,9 @@ def predict_views(
     Returns:
         The mean probabilities, (batch, K).
 
+    Raises:
+        ConfigError: If predict does not return one row for each view.
+
     Example:
         >>> predict = lambda x: jax.nn.softmax(x.mean((1, 2)))
         >>> predict_views(predict, jnp.ones((4, 8, 8, 10)), flips).shape
@@ -147,6 +154,11 @@ def predict_views(
         _check.integer("predict_views", "batch_size", batch_size)
 
     def mean(image):
-        return predict(views(image)).mean(0)
+        x = views(image)
+        p = _image.array("predict_views", "what predict returns", predict(x))
+        if p.shape[:1] != x.shape[:1]:
+            rule = f"one row for each of {len(x)} views"
+            _check.fail("predict_views", "what predict returns", rule, p.shape)
+        return p.mean(0)
 
     return jax.lax.map(mean, images, batch_size=batch_size or len(images))

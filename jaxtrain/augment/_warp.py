@@ -27,7 +27,8 @@ def resample(image: Any, at: Any, *, order: int = 1, fill: ArrayLike = 0) -> jax
         at: Places, (2, rows, columns) or a list of two: of each pixel of y its row and its column
             in x, in pixels, the center of the first one at 0.
         order: 1 or 0.
-        fill: A number, or one for each channel, in the unit of the image.
+        fill: A number, or one for each channel, in the unit of the image; rounded where that has
+            integers, whose range it must be in.
 
     Returns:
         y, (rows, columns, channels), of the dtype of the image, rounded where that is an integer.
@@ -46,8 +47,7 @@ def resample(image: Any, at: Any, *, order: int = 1, fill: ArrayLike = 0) -> jax
         _check.fail("resample", "at", "two arrays of one shape (rows, columns)", shapes)
     height, width, channels = image.shape
     # In a frame of `fill`, onto which all places outside are moved, every index exists.
-    fill = jnp.asarray(fill, image.dtype)
-    framed = jnp.full((height + 3, width + 3, channels), fill)
+    framed = jnp.full((height + 3, width + 3, channels), _image.filled("resample", image, fill))
     pixels = framed.at[1:-2, 1:-2].set(image).reshape(-1, channels)
 
     def x(i, j):

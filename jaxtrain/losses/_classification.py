@@ -8,7 +8,16 @@ from jax.typing import ArrayLike
 
 from jaxtrain import _check
 
-from ._labels import at_class, binary, check_classes, check_labels, floating, per_example, widened
+from ._labels import (
+    array,
+    at_class,
+    binary,
+    check_classes,
+    check_labels,
+    floating,
+    per_example,
+    widened,
+)
 
 
 def softmax_cross_entropy(
@@ -27,8 +36,9 @@ def softmax_cross_entropy(
         labels: Classes, (...), integer, in [0, K); the loss of any other is NaN. Or
             probabilities q, (..., K), floating.
         smoothing: a, in [0, 1); 0 leaves the labels as they are.
-        ignore_index: An integer label whose loss and gradient are 0, such as -1 or -100 for
-            padding; the examples with it still count in a mean. None ignores nothing.
+        ignore_index: An integer label whose loss is 0, such as -1 or -100 for padding, and whose
+            gradient is too unless a logit is NaN or all are -inf; the examples with it still
+            count in a mean. None ignores nothing.
 
     Returns:
         The loss of each example, (...), in the dtype of the logits, at least float32.
@@ -135,7 +145,7 @@ def hinge(scores: Any, labels: Any, *, form: str = "sum", margin: ArrayLike = 1.
     """
     _check.choice("hinge", "form", form, ("sum", "mean", "max"))
     _check.positive("hinge", "margin", margin)
-    f, y = floating("hinge", "scores", scores), widened(jnp.asarray(labels))
+    f, y = floating("hinge", "scores", scores), widened(array("hinge", "labels", labels))
     check_classes("hinge", f, y)
     m = jax.nn.relu(f - at_class(f, y)[..., None] + jnp.asarray(margin, f.dtype))
     m = jnp.where(jax.nn.one_hot(y, f.shape[-1], dtype=bool), 0, m)
@@ -152,8 +162,8 @@ def sigmoid_cross_entropy(logits: Any, labels: Any) -> jax.Array:
 
     Args:
         logits: z, (batch, ...), floating.
-        labels: q, of the same shape: bools, the integers 0 and 1 (the loss of any other is NaN),
-            or probabilities, floating.
+        labels: q, of the same shape: bools, 0 and 1, or probabilities; the loss of what is outside
+            [0, 1] is NaN.
 
     Returns:
         The mean over all axes but the first, (batch,), in the dtype of the logits, at least
@@ -167,8 +177,7 @@ def sigmoid_cross_entropy(logits: Any, labels: Any) -> jax.Array:
         >>> sigmoid_cross_entropy(jnp.zeros(2), jnp.array([True, False])) == jnp.log(2.0)
         Array([ True,  True], dtype=bool)
     """
-    z = floating("sigmoid_cross_entropy", "logits", logits)
-    q = binary("sigmoid_cross_entropy", z, jnp.asarray(labels))
+    z, q = binary("sigmoid_cross_entropy", "logits", logits, labels)
     return per_example(q * jax.nn.softplus(-z) + (1 - q) * jax.nn.softplus(z))
 
 
@@ -203,8 +212,7 @@ def sigmoid_focal(
         2017.
     """
     _check.nonnegative("sigmoid_focal", "gamma", gamma)
-    z = floating("sigmoid_focal", "logits", logits)
-    q = binary("sigmoid_focal", z, jnp.asarray(labels))
+    z, q = binary("sigmoid_focal", "logits", logits, labels)
     gamma, log = jnp.asarray(gamma, z.dtype), jax.nn.log_sigmoid
     yes = -q * jnp.exp(gamma * log(-z)) * log(z)
     no = -(1 - q) * jnp.exp(gamma * log(z)) * log(-z)
@@ -222,7 +230,8 @@ def binary_hinge(scores: Any, labels: Any, *, margin: ArrayLike = 1.0) -> jax.Ar
 
     Args:
         scores: f, (batch, ...), floating; > 0 says 1.
-        labels: q, of the same shape: bools, or 0 and 1. For labels y of -1 and 1 give y > 0.
+        labels: q, of the same shape: bools, or 0 and 1; the loss of what is outside [0, 1] is NaN.
+            For labels y of -1 and 1 give y > 0.
         margin: > 0.
 
     Returns:
@@ -238,14 +247,13 @@ def binary_hinge(scores: Any, labels: Any, *, margin: ArrayLike = 1.0) -> jax.Ar
         Array([0.75, 1.25], dtype=float32)
     """
     _check.positive("binary_hinge", "margin", margin)
-    f = floating("binary_hinge", "scores", scores)
-    q = binary("binary_hinge", f, jnp.asarray(labels))
+    f, q = binary("binary_hinge", "scores", scores, labels)
     return per_example(jax.nn.relu(jnp.asarray(margin, f.dtype) - (2 * q - 1) * f))
 
 
 def _log_softmax(where, logits, labels):
     """Returns log p, the labels as an array, and their kind."""
-    z, q = floating(where, "logits", logits), widened(jnp.asarray(labels))
+    z, q = floating(where, "logits", logits), widened(array(where, "labels", labels))
     kind = check_labels(where, z, q)
     z = z - jax.lax.stop_gradient(z.max(-1, keepdims=True))
     return z - jnp.log(jnp.exp(z).sum(-1, keepdims=True)), q, kind

@@ -1,5 +1,6 @@
 """What outputs and labels may be: their types and shapes."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -9,9 +10,25 @@ import numpy as np
 from jaxtrain import _check
 
 
+def array(where: str, argument: str, x: Any, make: Callable = jnp.asarray) -> Any:
+    """Returns what `make` makes of x, an array unless x is something else than numbers."""
+    try:
+        return make(x)
+    except (TypeError, ValueError, OverflowError):
+        _check.fail(where, argument, "an array of numbers", x, error=TypeError)
+
+
+def real(where: str, argument: str, x: Any) -> jax.Array:
+    """Returns x as an array, which must be of bools, integers or floats."""
+    x = array(where, argument, x)
+    if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
+        _check.fail(where, argument, "bool, integer or floating", str(x.dtype), error=TypeError)
+    return x
+
+
 def floating(where: str, argument: str, x: Any) -> jax.Array:
     """Returns x, which must be floating, in float32 or better."""
-    x = jnp.asarray(x)
+    x = array(where, argument, x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         _check.fail(where, argument, "floating", str(x.dtype), error=TypeError)
     return x.astype(np.promote_types(x.dtype, np.float32))
@@ -23,6 +40,8 @@ def check_labels(where: str, logits: jax.Array, labels: jax.Array) -> str:
     The dtype decides and the shape must follow: where the batch has as many examples as there
     are classes, the shape alone would not tell.
     """
+    if logits.ndim == 0 or logits.shape[-1] == 0:
+        _check.fail(where, "logits", "of shape (..., K), K >= 1", logits.shape)
     if jnp.issubdtype(labels.dtype, jnp.integer):
         kind, shape = "classes", logits.shape[:-1]
         fix = "give classes, or probabilities as floats"
@@ -31,7 +50,7 @@ def check_labels(where: str, logits: jax.Array, labels: jax.Array) -> str:
         fix = "give probabilities, or classes as integers"
     else:
         _check.fail(where, "labels", "integer or floating", str(labels.dtype), error=TypeError)
-    if logits.ndim == 0 or labels.shape != shape:
+    if labels.shape != shape:
         rule = f"of shape {shape} for {labels.dtype} labels and logits {logits.shape}"
         _check.fail(where, "labels", rule, labels.shape, fix)
     return kind
@@ -57,21 +76,15 @@ def at_class(x: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.take_along_axis(x, labels[..., None], -1, mode="fill", fill_value=jnp.nan)[..., 0]
 
 
-def binary(where: str, logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """Returns q in the type and shape of the logits: bools and 0 or 1, NaN for other integers."""
-    kinds = (jnp.bool_, jnp.integer, jnp.floating)
-    if not any(jnp.issubdtype(labels.dtype, kind) for kind in kinds):
-        _check.fail(
-            where, "labels", "bool, integer or floating", str(labels.dtype), error=TypeError
-        )
-    if logits.ndim == 0 or labels.shape != logits.shape:
-        rule = f"of the shape of the outputs, {logits.shape}, with an axis for the batch"
+def binary(where: str, argument: str, x: Any, labels: Any) -> tuple[jax.Array, jax.Array]:
+    """Returns x as `floating` does and labels q in its type and shape, NaN outside [0, 1]."""
+    x, q = floating(where, argument, x), real(where, "labels", labels)
+    if x.ndim == 0 or q.shape != x.shape:
+        rule = f"of the shape of the {argument}, {x.shape}, with an axis for the batch"
         fix = "for one class of K per example take the softmax forms"
-        _check.fail(where, "labels", rule, labels.shape, fix)
-    q = labels.astype(logits.dtype)
-    if jnp.issubdtype(labels.dtype, jnp.integer):
-        q = jnp.where((labels == 0) | (labels == 1), q, jnp.nan)
-    return q
+        _check.fail(where, "labels", rule, q.shape, fix)
+    q = q.astype(x.dtype)
+    return x, jnp.where((q >= 0) & (q <= 1), q, jnp.nan)
 
 
 def per_example(x: jax.Array) -> jax.Array:

@@ -8,7 +8,7 @@ from jax.typing import ArrayLike
 
 from jaxtrain import _check
 
-from ._labels import floating, per_example
+from ._labels import floating, per_example, real
 
 
 def squared_error(outputs: Any, targets: Any) -> jax.Array:
@@ -25,7 +25,7 @@ def squared_error(outputs: Any, targets: Any) -> jax.Array:
         The error of each example, (batch,), in the dtype of the outputs, at least float32.
 
     Raises:
-        TypeError: If the outputs are not floating.
+        TypeError: If the outputs are not floating or the targets not real.
         ConfigError: If the shapes differ: (n, 1) and (n,) would broadcast to (n, n).
 
     Example:
@@ -46,7 +46,7 @@ def absolute_error(outputs: Any, targets: Any) -> jax.Array:
         The error of each example, (batch,), in the dtype of the outputs, at least float32.
 
     Raises:
-        TypeError: If the outputs are not floating.
+        TypeError: If the outputs are not floating or the targets not real.
         ConfigError: If the shapes differ.
 
     Example:
@@ -74,7 +74,7 @@ def huber(outputs: Any, targets: Any, *, delta: ArrayLike = 1.0) -> jax.Array:
         The error of each example, (batch,), in the dtype of the outputs, at least float32.
 
     Raises:
-        TypeError: If the outputs are not floating.
+        TypeError: If the outputs are not floating or the targets not real.
         ConfigError: If the shapes differ or delta is not positive.
 
     Example:
@@ -94,8 +94,9 @@ def huber(outputs: Any, targets: Any, *, delta: ArrayLike = 1.0) -> jax.Array:
 def minkowski(outputs: Any, targets: Any, *, p: ArrayLike = 1.5) -> jax.Array:
     """Computes the mean of |y - v|^p over all axes but the first; its derivative at 0 is 0.
 
-    p = 2 is `squared_error`, p = 1 `absolute_error`; between them outliers count for less than in
-    the former, and the derivative is still continuous.
+    p = 2 is `squared_error`, but for its second derivative at 0, which is 0 here, p = 1
+    `absolute_error`; between them outliers count for less than in the former, and the derivative is
+    still continuous.
 
     Args:
         outputs: As for `squared_error`.
@@ -106,7 +107,7 @@ def minkowski(outputs: Any, targets: Any, *, p: ArrayLike = 1.5) -> jax.Array:
         The error of each example, (batch,), in the dtype of the outputs, at least float32.
 
     Raises:
-        TypeError: If the outputs are not floating.
+        TypeError: If the outputs are not floating or the targets not real.
         ConfigError: If the shapes differ or p < 1.
 
     Example:
@@ -127,7 +128,7 @@ def absolute(x: jax.Array) -> jax.Array:
 
 
 def _error(where, outputs, targets):
-    y, v = floating(where, "outputs", outputs), jnp.asarray(targets)
+    y, v = floating(where, "outputs", outputs), real(where, "targets", targets)
     if y.shape != v.shape or y.ndim == 0:
         rule = f"of the shape of the outputs, {y.shape}, with an axis for the batch"
         _check.fail(where, "targets", rule, v.shape)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtrain import _check
 from jaxtrain.errors import DataError
 
-from ._labels import check_classes, widened
+from ._labels import array, check_classes, real, widened
 
 Loss = Callable[[Any, Any], jax.Array]
 
@@ -30,7 +30,7 @@ def class_weighted(loss: Loss, weights: Any) -> Loss:
         `f(outputs, labels)`, one number per example, for outputs (..., K) and labels (...).
 
     Raises:
-        TypeError: From the loss made, if labels are not integer.
+        TypeError: If weights are no numbers or, from the loss made, labels not integer.
         ConfigError: If weights are not such numbers, or from the loss made, if their number is
             not K.
 
@@ -41,12 +41,13 @@ def class_weighted(loss: Loss, weights: Any) -> Loss:
         Array([1., 3.], dtype=float32)
     """
     _check.function("class_weighted", "loss", loss)
-    w = np.asarray(weights, np.float64)
+    w = array("class_weighted", "weights", weights, lambda w: np.asarray(w, np.float64))
     if w.ndim != 1 or not (np.isfinite(w) & (w >= 0)).all():
         _check.fail("class_weighted", "weights", "a vector of finite numbers >= 0", weights)
 
     def weighted(outputs, labels):
-        outputs, labels = jnp.asarray(outputs), widened(jnp.asarray(labels))
+        outputs = array("class_weighted", "outputs", outputs)
+        labels = widened(array("class_weighted", "labels", labels))
         check_classes("class_weighted", outputs, labels)
         if outputs.shape[-1] != len(w):
             rule = f"one number for each of the {outputs.shape[-1]} classes"
@@ -67,11 +68,12 @@ def sample_weighted(loss: Loss) -> Loss:
         loss: `f(outputs, targets)`, one number per example.
 
     Returns:
-        `f(outputs, (targets, weights))`, with weights of the shape of what the loss returns.
+        `f(outputs, (targets, weights))`, with weights of the shape of what the loss returns, finite
+        and >= 0.
 
     Raises:
         TypeError: From the loss made, if targets are no pair.
-        ConfigError: From the loss made, if the shape of the weights is another.
+        ConfigError: From the loss made, if weights are no such numbers.
 
     Example:
         >>> from jaxtrain import losses
@@ -86,9 +88,11 @@ def sample_weighted(loss: Loss) -> Loss:
             rule = "a pair of targets and weights"
             _check.fail("sample_weighted", "targets", rule, type(targets), error=TypeError)
         targets, weights = targets
-        x, w = loss(outputs, targets), jnp.asarray(weights)
+        x, w = loss(outputs, targets), real("sample_weighted", "weights", weights)
         if w.shape != x.shape:
             _check.fail("sample_weighted", "weights", f"of shape {x.shape}", w.shape)
+        if not isinstance(w, jax.core.Tracer) and not (jnp.isfinite(w) & (w >= 0)).all():
+            _check.fail("sample_weighted", "weights", "finite numbers >= 0", weights)
         return w.astype(x.dtype) * x
 
     return weighted
@@ -125,7 +129,9 @@ def class_weights(labels: Any, *, classes: int | None = None) -> np.ndarray:
     _check.integer("class_weights", "classes", classes)
     outside = y[(y < 0) | (y >= classes)]
     if outside.size:
-        _check.fail("class_weights", "labels", f"in [0, {classes})", outside[0], error=DataError)
+        _check.fail(
+            "class_weights", "labels", f"in [0, {classes})", int(outside[0]), error=DataError
+        )
     n_c = np.bincount(y, minlength=classes)
     if not n_c.all():
         rule, empty = "of every class at least once", np.flatnonzero(n_c == 0).tolist()
