@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain.errors import ConfigError
@@ -107,6 +108,14 @@ def function(where: str, argument: str, value: Any, fix: str = "") -> None:
     """Checks that value can be called."""
     if not callable(value):
         fail(where, argument, "a function", value, fix, TypeError)
+
+
+def array(where: str, argument: str, x: Any, make: Callable = jnp.asarray) -> Any:
+    """Returns what `make` makes of x, an array unless x is something else than numbers."""
+    try:
+        return make(x)
+    except (TypeError, ValueError, OverflowError):
+        fail(where, argument, "an array of numbers", x, error=TypeError)
 
 
 def integer(

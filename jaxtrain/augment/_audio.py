@@ -8,7 +8,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxtrain import _check
-from jaxtrain.augment._image import array, narrowed, widened
+from jaxtrain.augment._image import narrowed, widened
 
 
 def audio_noise(
@@ -100,7 +100,7 @@ def audio_gain(key: jax.Array, signal: Any, *, decibels: ArrayLike) -> jax.Array
 
 
 def _checked(where, signal):
-    signal = array(where, "signal", signal)
+    signal = _check.array(where, "signal", signal)
     if signal.ndim == 0 or signal.size == 0:
         _check.fail(where, "signal", "of shape (samples, ...)", signal.shape)
     if not any(jnp.issubdtype(signal.dtype, kind) for kind in (np.signedinteger, np.floating)):

@@ -8,12 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxtrain import _check
-from jaxtrain.losses._labels import array
 
 
 def checked(where: str, image: Any, *, channels: int | None = None) -> jax.Array:
     """Returns an image as an array, (height, width, channels), none of them 0."""
-    image = array(where, "image", image)
+    image = _check.array(where, "image", image)
     if image.ndim != 3 or 0 in image.shape or channels not in (None, image.shape[2]):
         rule = f"of shape (height, width, {channels or 'channels'})"
         fix = "jax.vmap takes a batch" if image.ndim == 4 else ""
@@ -55,7 +54,7 @@ def largest(where: str, image: jax.Array, high: Any) -> jax.Array:
 
 def filled(where: str, image: jax.Array, fill: Any) -> jax.Array:
     """Returns `fill`, one number or one for each channel, in the type of an image, rounded."""
-    value, channels = array(where, "fill", fill), image.shape[2]
+    value, channels = _check.array(where, "fill", fill), image.shape[2]
     if value.shape not in ((), (channels,)):
         _check.fail(where, "fill", f"a number or {channels}, one for each channel", fill)
     if value.dtype == bool or jnp.issubdtype(value.dtype, np.complexfloating):
@@ -75,7 +74,7 @@ def concrete(value: Any) -> bool:
 
 def finite(where: str, argument: str, value: Any, dtype: Any) -> jax.Array:
     """Returns a value as an array in a type, checked to be finite."""
-    x = array(where, argument, value)
+    x = _check.array(where, argument, value)
     if concrete(value) and not np.isfinite(np.asarray(value)).all():
         _check.fail(where, argument, "finite", value)
     return x.astype(dtype)

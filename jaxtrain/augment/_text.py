@@ -11,7 +11,6 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from jaxtrain import _check
-from jaxtrain.augment._image import array
 
 
 def token_dropout(
@@ -163,7 +162,7 @@ def _checked(where, tokens):
 
 
 def _ids(where, argument, value):
-    ids = array(where, argument, value)
+    ids = _check.array(where, argument, value)
     if ids.size and not jnp.issubdtype(ids.dtype, np.integer):
         _check.fail(where, argument, "integers", str(ids.dtype), error=TypeError)
     return ids

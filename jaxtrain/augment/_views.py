@@ -155,7 +155,7 @@ def predict_views(
 
     def mean(image):
         x = views(image)
-        p = _image.array("predict_views", "what predict returns", predict(x))
+        p = _check.array("predict_views", "what predict returns", predict(x))
         if p.shape[:1] != x.shape[:1]:
             rule = f"one row for each of {len(x)} views"
             _check.fail("predict_views", "what predict returns", rule, p.shape)

@@ -9,7 +9,6 @@ from jax.typing import ArrayLike
 from jaxtrain import _check
 
 from ._labels import (
-    array,
     at_class,
     binary,
     check_classes,
@@ -145,7 +144,7 @@ def hinge(scores: Any, labels: Any, *, form: str = "sum", margin: ArrayLike = 1.
     """
     _check.choice("hinge", "form", form, ("sum", "mean", "max"))
     _check.positive("hinge", "margin", margin)
-    f, y = floating("hinge", "scores", scores), widened(array("hinge", "labels", labels))
+    f, y = floating("hinge", "scores", scores), widened(_check.array("hinge", "labels", labels))
     check_classes("hinge", f, y)
     m = jax.nn.relu(f - at_class(f, y)[..., None] + jnp.asarray(margin, f.dtype))
     m = jnp.where(jax.nn.one_hot(y, f.shape[-1], dtype=bool), 0, m)
@@ -253,7 +252,7 @@ def binary_hinge(scores: Any, labels: Any, *, margin: ArrayLike = 1.0) -> jax.Ar
 
 def _log_softmax(where, logits, labels):
     """Returns log p, the labels as an array, and their kind."""
-    z, q = floating(where, "logits", logits), widened(array(where, "labels", labels))
+    z, q = floating(where, "logits", logits), widened(_check.array(where, "labels", labels))
     kind = check_labels(where, z, q)
     z = z - jax.lax.stop_gradient(z.max(-1, keepdims=True))
     return z - jnp.log(jnp.exp(z).sum(-1, keepdims=True)), q, kind

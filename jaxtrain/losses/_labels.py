@@ -1,6 +1,5 @@
 """What outputs and labels may be: their types and shapes."""
 
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,17 +9,9 @@ import numpy as np
 from jaxtrain import _check
 
 
-def array(where: str, argument: str, x: Any, make: Callable = jnp.asarray) -> Any:
-    """Returns what `make` makes of x, an array unless x is something else than numbers."""
-    try:
-        return make(x)
-    except (TypeError, ValueError, OverflowError):
-        _check.fail(where, argument, "an array of numbers", x, error=TypeError)
-
-
 def real(where: str, argument: str, x: Any) -> jax.Array:
     """Returns x as an array, which must be of bools, integers or floats."""
-    x = array(where, argument, x)
+    x = _check.array(where, argument, x)
     if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
         _check.fail(where, argument, "bool, integer or floating", str(x.dtype), error=TypeError)
     return x
@@ -28,7 +19,7 @@ def real(where: str, argument: str, x: Any) -> jax.Array:
 
 def floating(where: str, argument: str, x: Any) -> jax.Array:
     """Returns x, which must be floating, in float32 or better."""
-    x = array(where, argument, x)
+    x = _check.array(where, argument, x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         _check.fail(where, argument, "floating", str(x.dtype), error=TypeError)
     return x.astype(np.promote_types(x.dtype, np.float32))

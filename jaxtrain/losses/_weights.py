@@ -10,7 +10,7 @@ import numpy as np
 from jaxtrain import _check
 from jaxtrain.errors import DataError
 
-from ._labels import array, check_classes, real, widened
+from ._labels import check_classes, real, widened
 
 Loss = Callable[[Any, Any], jax.Array]
 
@@ -41,13 +41,13 @@ def class_weighted(loss: Loss, weights: Any) -> Loss:
         Array([1., 3.], dtype=float32)
     """
     _check.function("class_weighted", "loss", loss)
-    w = array("class_weighted", "weights", weights, lambda w: np.asarray(w, np.float64))
+    w = _check.array("class_weighted", "weights", weights, lambda w: np.asarray(w, np.float64))
     if w.ndim != 1 or not (np.isfinite(w) & (w >= 0)).all():
         _check.fail("class_weighted", "weights", "a vector of finite numbers >= 0", weights)
 
     def weighted(outputs, labels):
-        outputs = array("class_weighted", "outputs", outputs)
-        labels = widened(array("class_weighted", "labels", labels))
+        outputs = _check.array("class_weighted", "outputs", outputs)
+        labels = widened(_check.array("class_weighted", "labels", labels))
         check_classes("class_weighted", outputs, labels)
         if outputs.shape[-1] != len(w):
             rule = f"one number for each of the {outputs.shape[-1]} classes"
