@@ -136,6 +136,7 @@ def test_a_run_is_judged_by_what_the_budget_pays_for():
     np.testing.assert_array_equal(lbfgs_minibatches.paid(config, cost, j), [3, 4, np.inf])
 
 
+@pytest.mark.nightly
 def test_the_cost_counts_all_gradients(x64):
     """A search costs at least one gradient a step, on a mini-batch the one before it too."""
     config = lbfgs_minibatches.SIZES["smoke"]

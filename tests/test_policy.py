@@ -52,10 +52,10 @@ def test_operations_equal_pillow(kind):
     "f",
     [
         augment.auto_augment,
-        functools.partial(augment.trivial_augment, operations=augment.OPERATIONS),
         *(
             pytest.param(f, marks=pytest.mark.nightly)
             for f in (
+                functools.partial(augment.trivial_augment, operations=augment.OPERATIONS),
                 functools.partial(augment.auto_augment, policy="svhn"),
                 functools.partial(augment.auto_augment, policy="imagenet"),
                 augment.rand_augment,
