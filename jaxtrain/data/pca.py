@@ -87,7 +87,7 @@ def invert(stats: Stats, x: Any) -> Any:
     Returns:
         Examples of the shape of those fitted, of the dtype of y.
     """
-    stats, y, dtype = promote("pca.invert", stats, x, stats.variance.shape)
+    stats, y, dtype = promote("pca.invert", stats, x, stats.components.shape[:1])
     k, *example = stats.components.shape
     x = multiply(stats.components.reshape(k, -1).T, y)
     return (x.reshape(-1, *example) + stats.mean).astype(dtype)
