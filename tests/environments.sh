@@ -6,9 +6,6 @@ set -euo pipefail
 exec </dev/null
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-# As users run it, where the suite in tests/conftest.py has XLA optimize less.
-export XLA_FLAGS=--xla_cpu_parallel_codegen_split_count=1
-
 failed=()
 fast() {
   local folder=$1 start=$SECONDS rc=0
