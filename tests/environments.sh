@@ -17,7 +17,7 @@ fast() {
   start=$SECONDS
   if ((rc == 0)); then
     "$folder/bin/python" -c 'import jax, flax; print("jax", jax.__version__, "flax", flax.__version__)'
-    timeout --foreground 180 "$folder/bin/python" -m pytest -m fast || rc=$?
+    timeout --foreground 240 "$folder/bin/python" -m pytest -m fast || rc=$?
   fi
   echo "$folder: fast tests took $((SECONDS - start)) s, exit $rc"
   ((rc == 0)) || failed+=("$folder")

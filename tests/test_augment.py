@@ -147,7 +147,6 @@ def test_a_gradient_reaches_the_image_and_the_strength():
     assert (dx != 0).any() and np.isfinite(dx).all() and np.isfinite(degrees)
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("bad", [None, "ab"])
 @pytest.mark.parametrize("name", ALL | MIXINGS)
 def test_what_is_no_image_is_refused_by_name(name, bad):
@@ -160,7 +159,6 @@ def test_what_is_no_image_is_refused_by_name(name, bad):
         call()
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize("shape", [(0, 4, 3), (4, 4, 0)], ids=str)
 @pytest.mark.parametrize("name", ALL)
 def test_images_of_no_pixels_are_refused(name, shape):
@@ -194,7 +192,6 @@ def test_a_fill_is_rounded_and_has_channels():
     np.testing.assert_array_equal(jax.jit(crop)(fill=jnp.array([0.4, 6.6, 300.0])), expected)
 
 
-@pytest.mark.fast
 @pytest.mark.parametrize(
     "call, error, message",
     [

@@ -151,7 +151,7 @@ def test_where_a_bottleneck_halves_the_image():
         models.resnet_imagenet(50, stride_in="1")
 
 
-@pytest.mark.fast
+@pytest.mark.nightly
 def test_resnet_50_is_initialized_in_the_abstract_in_less_than_a_second():
     """Processor time, as other processes may share it; one of three."""
 
