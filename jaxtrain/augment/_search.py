@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxtrain import _check
-from jaxtrain.data._order import check_seed
+from jaxtrain.data._order import check_seed, words
 
 from ._effects import OPERATIONS, check_operations
 
@@ -49,9 +49,8 @@ def random_policy(
     _check.integer("random_policy", "trial", trial, least=0)
     _check.integer("random_policy", "sub_policies", sub_policies)
     check_operations("random_policy", operations)
-    # NumPy guarantees the raw stream of a bit generator, not what its `Generator` makes of it.
-    words = np.random.Philox(key=np.array([seed, trial], np.uint64)).random_raw(6 * sub_policies)
-    draws = words.reshape(sub_policies, 2, 3) % np.array([len(operations), 11, 10], np.uint64)
+    raw = words(6 * sub_policies, seed, trial)
+    draws = raw.reshape(sub_policies, 2, 3) % np.array([len(operations), 11, 10], np.uint64)
     return tuple(
         tuple((operations[int(i)], int(p) / 10, int(m)) for i, p, m in sub) for sub in draws
     )

@@ -9,18 +9,18 @@ import numpy as np
 from jaxtrain import _check
 
 
-def _words(n: int, seed: int, epoch: int) -> np.ndarray:
-    """Returns n raw words of Philox with the key (seed, epoch).
+def words(n: int, seed: int, stream: int) -> np.ndarray:
+    """Returns n raw words of Philox with the key (seed, stream).
 
     NumPy guarantees the raw stream of a bit generator, not what its `Generator` makes of it.
     """
-    return np.random.Philox(key=np.array([seed, epoch], np.uint64)).random_raw(n)
+    return np.random.Philox(key=np.array([seed, stream], np.uint64)).random_raw(n)
 
 
 @functools.lru_cache(maxsize=4)
 def permutation(n: int, seed: int, epoch: int) -> np.ndarray:
     """Permutes 0..n-1: the stable argsort of n random words."""
-    order = np.argsort(_words(n, seed, epoch), kind="stable").astype(np.int32)
+    order = np.argsort(words(n, seed, epoch), kind="stable").astype(np.int32)
     order.setflags(write=False)  # one array serves all who ask
     return order
 
@@ -30,7 +30,7 @@ def _drawn(order: "Order", epoch: int) -> np.ndarray:
     """Draws n of n examples with replacement, each with its weight's share."""
     share = np.cumsum(order.weights, dtype=np.float64)
     # 52 bits: with one more, u * sum could round to sum, which is no example's.
-    u = (_words(order.n, order.seed, epoch) >> np.uint64(12)) * 2.0**-52
+    u = (words(order.n, order.seed, epoch) >> np.uint64(12)) * 2.0**-52
     drawn = np.searchsorted(share, u * share[-1], side="right").astype(np.int32)
     drawn.setflags(write=False)
     return drawn

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtrain import _check
 
 from ._dataset import ArrayDataset
-from ._order import check_seed
+from ._order import check_seed, words
 
 _FIRST = 2**62  # streams of their own: no epoch of an order gets that far
 
@@ -305,8 +305,8 @@ def _check_size(where, n, seed, argument="n"):
 
 def _uniform(seed: int, stream: int, *shape: int) -> np.ndarray:
     """Draws multiples of 2**-53 in [0, 1)."""
-    words = np.random.Philox(key=np.array([seed, _FIRST + stream], np.uint64))
-    return (words.random_raw(int(np.prod(shape))) >> np.uint64(11)).reshape(shape) * 2.0**-53
+    raw = words(int(np.prod(shape)), seed, _FIRST + stream)
+    return (raw >> np.uint64(11)).reshape(shape) * 2.0**-53
 
 
 def _normal(seed: int, stream: int, *shape: int) -> np.ndarray:
