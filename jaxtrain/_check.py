@@ -118,6 +118,11 @@ def array(where: str, argument: str, x: Any, make: Callable = jnp.asarray) -> An
         fail(where, argument, "an array of numbers", x, error=TypeError)
 
 
+def is_real(dtype: Any) -> bool:
+    """Returns whether it is a bool, integer or float type, bfloat16 and the like among them."""
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating))
+
+
 def integer(
     where: str, argument: str, value: Any, *, least: int = 1, bits: int = 31, fix: str = ""
 ) -> None:

@@ -28,7 +28,7 @@ def blocks(where: str, x: Any) -> Iterator[np.ndarray]:
         block = np.asarray(block)
         if block.size == 0:
             continue
-        if not is_real(block.dtype):
+        if not _check.is_real(block.dtype):
             _fail(where, "of bool, integer or float type", str(block.dtype))
         if n and block.shape[1:] != shape:
             _fail(where, f"of examples of one shape, {shape}", block.shape[1:])
@@ -42,11 +42,6 @@ def blocks(where: str, x: Any) -> Iterator[np.ndarray]:
     if n == 0:
         fix = "its function must return a new iterator at each call" if callable(x) else ""
         _fail(where, "an array with at least one example", np.shape(x), fix)
-
-
-def is_real(dtype: Any) -> bool:
-    """Returns whether it is a bool, integer or float type, bfloat16 and the like among them."""
-    return any(jnp.issubdtype(dtype, kind) for kind in (np.bool_, np.integer, np.floating))
 
 
 def _fail(where, rule, value, fix=""):

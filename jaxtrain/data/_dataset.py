@@ -10,8 +10,6 @@ import numpy as np
 from jaxtrain import _check
 from jaxtrain.errors import DataError
 
-from ._blocks import is_real
-
 
 def _fail(argument: str, rule: str, value: Any, fix: str = ""):
     _check.fail("ArrayDataset", argument, rule, value, fix, DataError)
@@ -26,7 +24,7 @@ def _first(x: np.ndarray, bad: np.ndarray, n: int) -> dict:
 def _host_array(name: str, x: Any) -> np.ndarray:
     """Returns x as a finite array of a type that JAX keeps as it is."""
     x = np.asarray(x)
-    if not is_real(x.dtype):
+    if not _check.is_real(x.dtype):
         _fail(name, "of bool, integer or float type", str(x.dtype))
     if x.ndim == 0:
         _fail(name, "an array with one row per example", x.item(), "wrap lists in np.array")

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,8 +66,7 @@ class Source:
     def __getitem__(self, indices: slice | np.ndarray) -> ArrayDataset:
         """Reads the examples of a slice, or those with these numbers in [0, len)."""
         numbers = chosen(len(self), indices).tolist()
-        with concurrent.futures.ThreadPoolExecutor(self.threads) as pool:
-            read = list(pool.map(self._read, numbers))
+        read = list(self._pool.map(self._read, numbers))
         kinds = {_kind(pair): i for i, pair in zip(numbers, read, strict=True)}
         if len(kinds) > 1:
             rule = "of one structure, shape and type, to be stacked"
@@ -78,6 +78,10 @@ class Source:
         except DataError as error:
             error.add_note(f"Source: its indices are places among the examples {numbers}")
             raise
+
+    @functools.cached_property
+    def _pool(self):
+        return concurrent.futures.ThreadPoolExecutor(self.threads)
 
     def _read(self, i: int) -> tuple[Any, Any]:
         try:

@@ -37,7 +37,7 @@ def softmax_cross_entropy(
         smoothing: a, in [0, 1); 0 leaves the labels as they are.
         ignore_index: An integer label whose loss is 0, such as -1 or -100 for padding, and whose
             gradient is too unless a logit is NaN or all are -inf; the examples with it still
-            count in a mean. None ignores nothing.
+            count in a mean, and in `metrics.accuracy` as wrong. None ignores nothing.
 
     Returns:
         The loss of each example, (...), in the dtype of the logits, at least float32.

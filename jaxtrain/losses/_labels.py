@@ -12,7 +12,7 @@ from jaxtrain import _check
 def real(where: str, argument: str, x: Any) -> jax.Array:
     """Returns x as an array, which must be of bools, integers or floats."""
     x = _check.array(where, argument, x)
-    if not any(jnp.issubdtype(x.dtype, kind) for kind in (jnp.bool_, jnp.integer, jnp.floating)):
+    if not _check.is_real(x.dtype):
         _check.fail(where, argument, "bool, integer or floating", str(x.dtype), error=TypeError)
     return x
 

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtrain import _check
 from jaxtrain.errors import DataError
 
-from .._blocks import is_real
 from ._report import Report, ranked
 from ._table import codes, column, finite, read
 
@@ -20,7 +19,7 @@ def digests(x: np.ndarray) -> list[bytes]:
     if x.dtype == object:
         rows = (repr(row.tolist()).encode() for row in x)
     else:
-        if is_real(x.dtype):
+        if _check.is_real(x.dtype):
             x = x + x.dtype.type(0)  # -0 is 0
         rows = (row.tobytes() for row in x)
     return [hashlib.blake2b(row, digest_size=16).digest() for row in rows]

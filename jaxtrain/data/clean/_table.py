@@ -7,8 +7,6 @@ import numpy as np
 from jaxtrain import _check
 from jaxtrain.errors import DataError
 
-from .._blocks import is_real
-
 
 class Table(NamedTuple):
     """Values (n, d), the names of the d features and of the n examples."""
@@ -42,7 +40,7 @@ def read(where: str, x: Any, *, argument: str = "x", numeric: bool = True) -> Ta
     else:
         x = np.asarray(x)
         features = [", ".join(map(str, i)) or "0" for i in np.ndindex(x.shape[1:])]
-        if numeric and not is_real(x.dtype):
+        if numeric and not _check.is_real(x.dtype):
             rule = "of bool, integer or float type"
             _check.fail(where, argument, rule, str(x.dtype), error=DataError)
         names = np.arange(len(x) if x.ndim else 0)
