@@ -76,8 +76,11 @@ class Report:
         axes.plot(number, scores, ".", color="0.6", markersize=3)
         axes.plot(found, scores[found], "o", color="C3", markersize=4)
         axes.axhline(self.threshold, color="C3", linewidth=1, linestyle="--")
-        for i in found if len(found) <= 12 else ():
-            axes.annotate(str(self.names[i]), (i, scores[i]), (3, 3), textcoords="offset points")
+        for k, i in enumerate(found if len(found) <= 12 else ()):
+            side, dx = (("right", -4), ("left", 4))[k % 2]  # neighbours point away from each other
+            name, at = str(self.names[i]), (i, scores[i])
+            axes.annotate(name, at, (dx, 3), textcoords="offset points", ha=side, fontsize=8)
+        axes.margins(y=0.1)
         axes.set(xlabel=self.of.removesuffix("s"), ylabel=self.meaning)
         axes.set_title(f"{len(found)} of {len(scores)} {self.of} reported")
         axes.grid(alpha=0.3)
