@@ -1,4 +1,4 @@
-"""The notebooks are made from their .py files, and run from top to bottom in smoke size."""
+"""The notebooks are made from their .py files, and run from top to bottom."""
 
 import functools
 import json
@@ -38,30 +38,39 @@ def test_a_notebook_is_made_from_its_source(path):
     assert ids == [f"{path.stem}-{i}" for i in range(len(ids))]
 
 
-@pytest.fixture(scope="module")
-def printed(tmp_path_factory):
-    """Runs a notebook as a user would; returns the text that each code cell printed."""
+def run(path, folder, *, smoke):
+    """Runs a notebook as a user would, in a folder; returns what each code cell printed."""
     import nbclient
     import nbformat
 
-    @functools.cache
-    def run(name):
-        client = nbclient.NotebookClient(
-            nbformat.read(COLAB / f"{name}.ipynb", as_version=4),
-            timeout=300,
-            kernel_name="python3",
-            resources={"metadata": {"path": str(tmp_path_factory.mktemp(name))}},
-        )
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("JAXTRAIN_SMOKE", "1")
-            client.execute()
-        return [
-            "".join(output.get("text", "") for output in cell.outputs)
-            for cell in client.nb.cells
-            if cell.cell_type == "code"
-        ]
+    client = nbclient.NotebookClient(
+        nbformat.read(path, as_version=4),
+        timeout=300 if smoke else 1800,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAXTRAIN_SMOKE", str(int(smoke)))
+        client.execute()
+    return [
+        "".join(output.get("text", "") for output in cell.outputs)
+        for cell in client.nb.cells
+        if cell.cell_type == "code"
+    ]
 
-    return run
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory):
+    """Runs a notebook in smoke size, once for all tests."""
+    return functools.cache(
+        lambda name: run(COLAB / f"{name}.ipynb", tmp_path_factory.mktemp(name), smoke=True)
+    )
+
+
+@pytest.mark.nightly
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs_in_full_size(path, tmp_path):
+    assert any(run(path, tmp_path, smoke=False))
 
 
 def test_quickstart_resumes_with_the_same_params(printed):
