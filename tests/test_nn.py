@@ -189,6 +189,7 @@ def test_the_other_shapes(x64):
     assert shortcut.shape == (2, 3, 2, 5) and not shortcut[..., 3:].any()
     mean, std = numbers(1, 1, 1, 3), np.full((1, 1, 1, 3), 2.0)
     np.testing.assert_array_equal(outputs(nn.standardize(mean, std), x), (x - mean) / std)
+    np.testing.assert_array_equal(outputs(nn.standardize(mean.ravel(), 2), x), (x - mean) / 2)
     np.testing.assert_array_equal(
         outputs(nn.parallel(jnp.negative, jnp.abs, combine=sum), x), abs(x) - x
     )

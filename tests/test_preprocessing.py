@@ -178,6 +178,8 @@ def test_variances_far_from_zero_are_those_of_the_deviations():
 def test_bad_training_sets_are_refused(module, x, message):
     with pytest.raises(DataError, match=message):
         module.fit(x)
+    with pytest.raises(TypeError, match="x must be an array or a function, got .*iterator"):
+        module.fit(iter([np.ones((4, 2))]))
 
 
 @pytest.mark.fast

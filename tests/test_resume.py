@@ -1,5 +1,6 @@
 """A run that was killed and resumed ends with the bytes of one that was not."""
 
+import functools
 import json
 import os
 import pathlib
@@ -10,11 +11,15 @@ import sys
 import time
 import warnings
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 from training import images
 
-from jaxtrain import losses, models, optim, train
+from jaxtrain import losses, models, optim, schedules, train
 from jaxtrain.errors import RunError
+from jaxtrain.train._describe import describe
 
 TESTS = pathlib.Path(__file__).parent
 EPOCHS = 60  # 180 steps, 60 saves
@@ -145,8 +150,8 @@ def test_a_signal_saves_and_leaves(number, code, main_job, tmp_path):
     assert host["metrics_bytes"] == metrics.stat().st_size
 
 
-def fit(folder, **options):
-    step = train.make_step(models.mlp([3]), losses.softmax_cross_entropy, optim.sgd(0.1))
+def fit(folder, loss=losses.softmax_cross_entropy, tx=None, **options):
+    step = train.make_step(models.mlp([3]), loss, tx or optim.sgd(0.1))
     defaults = {"epochs": 2, "batch_size": 8, "directory": folder, "progress": False}
     return train.fit(step, images(22), **{**defaults, **options})
 
@@ -162,6 +167,71 @@ def test_another_configuration_is_refused_with_the_changed_keys(tmp_path):
         fit(tmp_path, resume=True, epochs=3, config={"rate": 0.2, "layers": [4, 3]})
     with pytest.raises(RunError, match=r"changed \{'seed': '0 -> 1'"):
         fit(tmp_path, resume=True, seed=1, config={"rate": 0.1, "layers": [4, 3]})
+
+
+@pytest.mark.fast
+def test_another_step_is_a_warning_with_what_is_new(tmp_path):
+    done = fit(tmp_path)
+    with pytest.warns(UserWarning) as caught:
+        again = fit(tmp_path, losses.focal, optim.sgd(0.2), resume=True)
+    (warning,) = caught
+    assert str(warning.message) == (
+        f"fit: the run in {tmp_path} is resumed with another step: "
+        "{'loss': '\"softmax_cross_entropy\" -> \"focal\"', 'tx value': '0.1 -> 0.2'}"
+    )
+    assert again.history == done.history
+    # What is made anew of the same parts is no other, nor is a run of before there were any.
+    fit(tmp_path, resume=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"make_step": None}))
+    fit(tmp_path, losses.focal, resume=True)
+
+
+def test_what_describes_a_step_does_not_depend_on_the_process():
+    class Scale:
+        def __init__(self, by):
+            self.by = by
+
+        def __call__(self, x):
+            return x
+
+        def method(self, x):
+            return self.by * x
+
+    own = []
+    own.append(own)
+    later = lambda: missing  # noqa: E731, F821
+    given = {
+        "schedule": schedules.cosine(0.1, steps=100),
+        "partial": functools.partial(losses.hinge, form="max"),
+        "jit": jax.jit(losses.hinge),
+        "method": Scale(2).method,
+        "object": Scale(3),
+        "array": np.arange(3.0),
+        "number": jnp.float32(0.5),
+        "key": jax.random.key(0),
+        "own": own,
+        "later": later,
+        "optimizer": optim.adam(1e-3),
+    }
+    found = describe(given)
+    assert json.loads(json.dumps(found)) == found == describe({**given})
+    assert " at 0x" not in json.dumps(found)
+    name = "jaxtrain.schedules._anneal.cosine.<locals>.schedule"
+    assert found["schedule"] == {name: {"after": "stay", "end": 0.0, "steps": 100, "value": 0.1}}
+    hinge = "jaxtrain.losses._classification.hinge"
+    assert found["partial"] == {"partial": hinge, "args": [], "form": "max"}
+    assert found["jit"] == hinge
+    assert found["method"].popitem()[0].endswith("Scale.method")
+    assert found["object"].endswith("Scale") and found["own"] == ["builtins.list"]
+    assert found["number"] == 0.5
+    for name, other in {
+        "schedule": schedules.cosine(0.1, steps=101),
+        "array": np.array([0.0, 1.0, 3.0]),
+        "key": jax.random.key(1),
+        "optimizer": optim.adam(1e-3, b1=0.8),
+    }.items():
+        assert describe(other) != found[name], name
 
 
 @pytest.mark.fast

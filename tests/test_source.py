@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from training import compiles, distance, images, same_bytes, small_net
 
-from jaxtrain import losses, optim, train
+from jaxtrain import data, losses, optim, train
 from jaxtrain.data import Order, Source
 from jaxtrain.errors import ConfigError, DataError
 from jaxtrain.train import _feed
@@ -151,9 +151,9 @@ def test_bad_examples_are_refused(examples, message):
 
 @pytest.mark.fast
 def test_a_bad_value_is_traced_to_its_example():
-    with pytest.raises(DataError, match=r"label must be in \[0, 3\), got \{1: 9\}") as error:
+    with pytest.raises(DataError, match=r"label must be in \[0, 3\), got \{0: 9\}") as error:
         Source([(1.0, i) for i in range(12)], classes=3)[np.array([2, 9])]
-    assert "examples [2, 9]" in error.value.__notes__[0]
+    assert error.value.__notes__ == ["Source: while example 9 was read"]
 
 
 @pytest.mark.fast
@@ -180,6 +180,23 @@ def test_a_grain_map_dataset_is_a_source():
         Source(decoded.repeat())
     with pytest.raises(DataError, match="got 'NoneType'"):
         Source(decoded.filter(lambda pair: pair[1] > 0), classes=3)[:1]
+
+
+@pytest.mark.fast
+def test_what_is_no_data_set_is_refused_with_what_makes_one():
+    with pytest.raises(TypeError, match=r"Source, got 'Counted'; data.Source\(dataset\) reads"):
+        fit(Counted())
+    source = Source(Counted(), classes=3)
+    assert repr(source) == "Source(classes=3, threads=8)"
+    for divide in (
+        lambda: data.split(source, (0.5, 0.5)),
+        lambda: data.k_fold(source, 2),
+        lambda: data.prepare(data.standardize, source),
+    ):
+        with pytest.raises(TypeError, match=r"an ArrayDataset, got 'Source'; .*np.arange\(n\)"):
+            divide()
+    with pytest.raises(ConfigError, match="directory must be the folder .*, got None"):
+        fit(source, resume=True)
 
 
 def test_what_is_not_on_the_devices_is_no_test_set():

@@ -22,7 +22,11 @@ def blocks(where: str, x: Any) -> Iterator[np.ndarray]:
 
     Raises:
         DataError: If there are no examples, they differ in shape, or one is not finite.
+        TypeError: If x is an iterator.
     """
+    if isinstance(x, Iterator):
+        fix = "it is read more than once: lambda: of what makes it"
+        _check.fail(where, "x", "an array or a function", type(x).__name__, fix, TypeError)
     n, shape = 0, ()
     for block in x() if callable(x) else _cut(np.asarray(x)):
         block = np.asarray(block)

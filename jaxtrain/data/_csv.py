@@ -37,7 +37,9 @@ def csv(
 ) -> Table:
     r"""Reads a table whose rows are examples, all numbers but for the label.
 
-    It is read row by row, and a cell that is no finite number is an error with its line.
+    It is read row by row, and a cell that is no finite number is an error with its line. Tables
+    with text or missing cells are for `pandas.read_csv`: `clean.nulls` and the other checks take
+    the frame, and `ArrayDataset(frame.to_numpy(), labels)` its numbers.
 
     Args:
         path: The file, UTF-8.
@@ -146,7 +148,8 @@ def _number(path, line, column, cell, limit):
     except ValueError:
         number = math.nan
     if not math.isfinite(number) or "_" in cell:  # Python takes 1_000 for 1000
-        _fail(path, line, f"a finite number in column {column!r}", cell)
+        fix = "pandas.read_csv reads text and missing cells"
+        _fail(path, line, f"a finite number in column {column!r}", cell, fix)
     if abs(number) >= limit:
         _fail(path, line, f"a number that float32 can hold in column {column!r}", cell)
     return number
@@ -160,6 +163,6 @@ def _sorted(labels):
         return sorted(set(labels))
 
 
-def _fail(path, line, rule, value) -> NoReturn:
+def _fail(path, line, rule, value, fix="") -> NoReturn:
     line = max(line, 1)  # 0 where the file is empty
-    _check.fail("csv", f"{path}, line {line}", rule, value, error=DataError)
+    _check.fail("csv", f"{path}, line {line}", rule, value, fix, DataError)

@@ -45,13 +45,20 @@ def _host_array(name: str, x: Any) -> np.ndarray:
 
 
 def _class_labels(name: str, label: np.ndarray, classes: int) -> np.ndarray:
-    if not jnp.issubdtype(label.dtype, np.integer):
+    if not (label.dtype == bool or jnp.issubdtype(label.dtype, np.integer)):
         _fail(name, "integers where classes is given", str(label.dtype), "classes=None regresses")
     outside = (label < 0) | (label >= classes)
     if outside.any():
         fix = f"the first of {outside.sum()} such labels, as {{index: label}}"
         _fail(name, f"in [0, {classes})", _first(label, outside, 5), fix)
     return label.astype(np.int32)
+
+
+def check_in_memory(where: str, argument: str, value: Any) -> None:
+    """Checks that value is an ArrayDataset."""
+    if not isinstance(value, ArrayDataset):
+        fix = "of examples elsewhere take their numbers: ArrayDataset(np.arange(n), labels)"
+        _check.fail(where, argument, "an ArrayDataset", type(value).__name__, fix, TypeError)
 
 
 def chosen(n: int, indices: slice | np.ndarray) -> np.ndarray:
@@ -89,6 +96,8 @@ class ArrayDataset:
         >>> dataset = ArrayDataset(np.zeros((4, 8, 8, 1), np.uint8), np.arange(4), classes=10)
         >>> len(dataset), dataset[1:3].label
         (4, array([1, 2], dtype=int32))
+        >>> dataset
+        ArrayDataset(image=uint8[4,8,8,1], label=int32[4], classes=10)
     """
 
     image: Any
@@ -120,6 +129,10 @@ class ArrayDataset:
 
     def __len__(self) -> int:
         return len(jax.tree.leaves(self.label)[0])
+
+    def __repr__(self) -> str:
+        image, label = jax.tree.map(lambda x: str(jax.typeof(x)), (self.image, self.label))
+        return f"ArrayDataset(image={image}, label={label}, classes={self.classes})"
 
     def __getitem__(self, indices: slice | np.ndarray) -> "ArrayDataset":
         """Returns the examples of a slice, or those with these numbers in [0, len)."""

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtrain import _check
 from jaxtrain.errors import DataError
 
-from ._dataset import ArrayDataset
+from ._dataset import ArrayDataset, check_in_memory
 from .clean._duplicates import digests
 
 
@@ -91,8 +91,12 @@ def prepare(
 ) -> tuple[Any, ...]:
     """Fits a preprocessing on the training set alone, and applies it to every set.
 
+    Augmentations of color take floats to be in [0, 1] and clip them: where there are such, leave
+    the images as they are and put `nn.standardize(*standardize.fit(train.image))` into the net.
+
     Args:
-        preprocessing: With `fit` and `apply`: a module like `standardize`, or a `pipeline`.
+        preprocessing: With `fit` and `apply`: a module like `standardize`, or a `pipeline`, which
+            gives options too, as in `pipeline((standardize, {"per": "channel"}))`.
         train: The training set; its images are one array.
         *held_out: Validation and test sets, which `fit` never sees.
         allow_duplicates: False refuses held-out sets with an image that, to the bit, the training
@@ -114,6 +118,7 @@ def prepare(
     """
     _check.flag("prepare", "allow_duplicates", allow_duplicates)
     for part in (train, *held_out):
+        check_in_memory("prepare", "train and held_out", part)
         if not isinstance(part.image, np.ndarray):
             fix = "preprocess its leaves one by one"
             _check.fail("prepare", "image", "one array", type(part.image).__name__, fix, TypeError)

@@ -1,6 +1,7 @@
 """Examples that are read when they are needed, where they do not fit in memory."""
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -43,7 +44,7 @@ class Source:
         (6, array([1, 0], dtype=int32))
     """
 
-    examples: Any
+    examples: Any = dataclasses.field(repr=False)
     _: dataclasses.KW_ONLY
     classes: int | None = None
     threads: int = 8
@@ -75,8 +76,11 @@ class Source:
         image, label = jax.tree.map(lambda *xs: np.stack(xs), *read)
         try:
             return ArrayDataset(image, label, classes=self.classes)
-        except DataError as error:
-            error.add_note(f"Source: its indices are places among the examples {numbers}")
+        except DataError:
+            for i, pair in zip(numbers, read, strict=True):  # to say which
+                with _naming(i):
+                    one = jax.tree.map(lambda x: np.asarray(x)[None], pair)
+                    ArrayDataset(*one, classes=self.classes)
             raise
 
     @functools.cached_property
@@ -84,11 +88,8 @@ class Source:
         return concurrent.futures.ThreadPoolExecutor(self.threads)
 
     def _read(self, i: int) -> tuple[Any, Any]:
-        try:
+        with _naming(i):
             pair = self.examples[i]
-        except Exception as error:
-            error.add_note(f"Source: while example {i} was read")
-            raise
         if isinstance(pair, Mapping) and {"image", "label"} <= set(pair):
             pair = pair["image"], pair["label"]
         if not isinstance(pair, tuple) or len(pair) != 2:
@@ -96,6 +97,16 @@ class Source:
             got = sorted(pair) if isinstance(pair, Mapping) else type(pair).__name__
             _check.fail("Source", f"examples[{i}]", rule, got, error=DataError)
         return pair
+
+
+@contextlib.contextmanager
+def _naming(i):
+    """Notes on any exception which example it came from."""
+    try:
+        yield
+    except Exception as error:
+        error.add_note(f"Source: while example {i} was read")
+        raise
 
 
 def _kind(pair):

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtrain import _check
 from jaxtrain.errors import DataError
 
-from ._dataset import ArrayDataset
+from ._dataset import ArrayDataset, check_in_memory
 from ._order import check_seed, permutation
 from .clean._table import missing
 
@@ -38,6 +38,9 @@ def split(
     class, in random order, is placed at (r + 1/2) / n_c, and the parts are cut from the examples
     sorted by place: each class is in each part in proportion, to about one example.
 
+    The parts of `ArrayDataset(np.arange(n), labels, classes=K)` are numbers of examples, `.image`,
+    to divide by them what is no ArrayDataset, a Source's examples or a table, and groups too.
+
     Args:
         dataset: The examples.
         sizes: Either the numbers of examples, integers with the sum len(dataset), or fractions,
@@ -61,6 +64,7 @@ def split(
         >>> np.bincount(validation.label)
         array([5, 5, 5, 5])
     """
+    check_in_memory("split", "dataset", dataset)
     n = len(dataset)
     check_seed("split", seed)
     fractions = np.asarray(sizes, float)
@@ -120,6 +124,7 @@ def k_fold(
     References:
         M. Stone, Cross-Validatory Choice and Assessment of Statistical Predictions, 1974.
     """
+    check_in_memory("k_fold", "dataset", dataset)
     n = len(dataset)
     check_seed("k_fold", seed)
     _check.integer("k_fold", "k", k, least=2)
@@ -198,8 +203,8 @@ def cross_validate(
             _check.fail("cross_validate", "f", rule, value, "shown as {fold: value}", DataError)
         found.append(score)
     values = jax.tree.map(lambda *v: np.array(v, np.float64), *found)
-    mean = jax.tree.map(np.mean, values)
-    std = jax.tree.map(lambda v: v.std(ddof=1), values)
+    mean = jax.tree.map(lambda v: float(v.mean()), values)
+    std = jax.tree.map(lambda v: float(v.std(ddof=1)), values)
     return Scores(values, mean, std, jax.tree.map(lambda s: s / k**0.5, std))
 
 

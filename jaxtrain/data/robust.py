@@ -54,9 +54,9 @@ def fit(x: Any, *, per: str = "feature", quantiles: tuple[float, float] = (0.25,
         _check.fail(where, "x", "an array", x, fix, TypeError)
     if np.shape(quantiles) != (2,) or not 0 <= quantiles[0] < quantiles[1] <= 1:
         _check.fail(where, "quantiles", "(a, b) with 0 <= a < b <= 1", quantiles)
-    x = np.asarray(x)
     for _ in blocks(where, x):
         pass  # it checks them
+    x = np.asarray(x)
     shared = len(axes(where, per, x.ndim))
     shape = (1,) * shared + x.shape[shared:]
     # A column at a time: float64 copies of large sets do not fit in memory.

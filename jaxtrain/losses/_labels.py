@@ -47,10 +47,14 @@ def check_labels(where: str, logits: jax.Array, labels: jax.Array) -> str:
     return kind
 
 
-def check_classes(where: str, logits: jax.Array, labels: jax.Array) -> None:
+def check_classes(
+    where: str,
+    logits: jax.Array,
+    labels: jax.Array,
+    fix: str = "give classes, such as labels.argmax(-1)",
+) -> None:
     """Checks that labels are integer classes, of shape (...) for logits (..., K)."""
     if check_labels(where, logits, labels) != "classes":
-        fix = "give classes, such as labels.argmax(-1)"
         _check.fail(where, "labels", "integer", str(labels.dtype), fix, TypeError)
 
 

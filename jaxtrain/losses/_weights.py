@@ -48,7 +48,8 @@ def class_weighted(loss: Loss, weights: Any) -> Loss:
     def weighted(outputs, labels):
         outputs = _check.array("class_weighted", "outputs", outputs)
         labels = widened(_check.array("class_weighted", "labels", labels))
-        check_classes("class_weighted", outputs, labels)
+        fix = "with mix, which makes probabilities, draw classes alike by fit(weights=)"
+        check_classes("class_weighted", outputs, labels, fix)
         if outputs.shape[-1] != len(w):
             rule = f"one number for each of the {outputs.shape[-1]} classes"
             _check.fail("class_weighted", "weights", rule, weights)

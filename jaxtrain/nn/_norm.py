@@ -19,8 +19,9 @@ def standardize(mean, std) -> Layer:
     """Subtracts a mean and divides by a standard deviation: the first layer of a net on raw data.
 
     Args:
-        mean: array that broadcasts against x, of its rank, as from `data.standardize.fit`.
-        std: likewise.
+        mean: as from `data.standardize.fit`, of the rank of x with 1 for the examples; or a number
+            for each channel, (channels,), or one for all.
+        std: likewise, in the unit of x.
 
     Example:
         >>> import numpy as np
@@ -36,10 +37,12 @@ def standardize(mean, std) -> Layer:
     if not (stats.std > 0).all():
         fix = "data.standardize.fit(x, eps=) bounds it from below"
         _check.fail("standardize", "std", "positive everywhere", stats.std, fix)
-    return Layer(
-        lambda key, x: ({}, {}),
-        lambda params, state, x, ctx: (preprocess.apply(stats, x), state),
-    )
+
+    def apply(params, state, x, ctx):
+        whole = (on_last_axis(values, x.ndim) for values in stats)
+        return preprocess.apply(preprocess.Stats(*whole), x), state
+
+    return Layer(lambda key, x: ({}, {}), apply)
 
 
 @constructor

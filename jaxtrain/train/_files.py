@@ -2,10 +2,13 @@
 
 import contextlib
 import fcntl
+import functools
 import json
 import os
 import pathlib
-from collections.abc import Iterator, Mapping
+import re
+import warnings
+from collections.abc import Iterator
 from typing import Any, Self
 
 from jaxtrain.errors import RunError
@@ -40,8 +43,11 @@ def locked(directory: pathlib.Path) -> Iterator[None]:
         yield
 
 
-def check_config(directory: pathlib.Path, config: Mapping[str, Any], *, resume: bool) -> None:
+def check_config(directory: pathlib.Path, config: dict[str, Any], *, resume: bool) -> None:
     """Writes `config.json`, or on resume compares it with what is there.
+
+    What `make_step` was given may change on purpose, and its names with a newer version: there
+    differences are a warning.
 
     Raises:
         RunError: there is another run and `resume` is False, or the configurations differ (the
@@ -58,6 +64,7 @@ def check_config(directory: pathlib.Path, config: Mapping[str, Any], *, resume: 
         fix = "pass resume=True or choose another folder"
         _fail(directory, "without a run in it", directory, fix)
     before = read_config(directory)
+    steps = before.pop("make_step", None), config.pop("make_step", None)
     changed = {
         key: f"{before.get(key)!r} -> {config.get(key)!r}"
         for key in sorted({*before, *config})
@@ -66,6 +73,28 @@ def check_config(directory: pathlib.Path, config: Mapping[str, Any], *, resume: 
     if changed:
         fix = "resume with the same configuration or start a new run"
         _fail(directory, "of the same configuration", f"{directory} with changed {changed}", fix)
+    if all(steps) and (new := _differences(*steps)):
+        text = f"fit: the run in {directory} is resumed with another step: {new}"
+        warnings.warn(text, stacklevel=3)
+
+
+def _differences(before: Any, now: Any, *path: str) -> dict[str, str]:
+    """Returns {outermost and innermost name: "before -> now"} of where two JSON values differ."""
+    if before == now:
+        return {}
+    if isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
+        pairs = [(before[name], now[name], *path, name) for name in before]
+    elif isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = [(a, b, *path) for a, b in zip(before, now, strict=True)]
+    else:
+        return {" ".join(dict.fromkeys(path[:1] + path[-1:])): f"{_short(before)} -> {_short(now)}"}
+    return functools.reduce(dict.__or__, (_differences(*pair) for pair in pairs))
+
+
+def _short(value: Any) -> str:
+    """Returns JSON in at most 100 characters, of functions the outermost name."""
+    text = re.sub(r'"(?:[\w.]*\.)?(\w+)(?:\.<locals>[^"]*)?"', r'"\1"', json.dumps(value))
+    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def read_config(directory: pathlib.Path) -> dict[str, Any]:

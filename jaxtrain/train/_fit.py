@@ -23,6 +23,7 @@ from jaxtrain.data import ArrayDataset, Order, Source
 from jaxtrain.errors import DataError, NonFinite
 from jaxtrain.optim._base import _having
 from jaxtrain.train._checkpoint import Checkpoints
+from jaxtrain.train._describe import describe
 from jaxtrain.train._evaluate import averages, evaluation_state, evaluator, shared
 from jaxtrain.train._feed import batch, dispatches
 from jaxtrain.train._files import MetricsFile, check_config, locked, read_config
@@ -115,7 +116,9 @@ def fit(
         save_every: steps between checkpoints; None means an epoch, but at least 200 steps.
         directory: the run folder for `config.json`, `metrics.jsonl` and checkpoints; None keeps
             nothing on disk.
-        resume: continue from the newest good checkpoint in `directory`, if there is one.
+        resume: continue from the newest good checkpoint in `directory`, if there is one. The
+            arguments must be those of the run; of another loss, optimizer, augmentation or the like
+            in `step` a warning says what is new.
         config: what else defines the run: JSON values, kept in `config.json`; a resumed run must
             have the same.
         progress: show a progress bar with loss, learning rate, images/s and the time left.
@@ -138,7 +141,12 @@ def fit(
         >>> fit(step, dataset, epochs=50, batch_size=32, progress=False).last("accuracy") > 0.9
         True
     """
+    if not isinstance(dataset, ArrayDataset | Source):
+        rule, fix = "an ArrayDataset or a Source", "data.Source(dataset) reads what has len and [i]"
+        _check.fail("fit", "dataset", rule, type(dataset).__name__, fix, TypeError)
     _check.integer("fit", "epochs", epochs)
+    if resume and directory is None:
+        _check.fail("fit", "directory", "the folder of the run that is resumed", None)
     order = Order(len(dataset), batch_size, seed=seed, weights=weights)
     total = epochs * order.steps_per_epoch
     key = jax.eval_shape(lambda: jax.random.key(0))
@@ -197,6 +205,7 @@ def fit(
         **{f"{name}_every": value for name, value in every.items()},
         "precision": step.precision,
         "net": _described(step.net),
+        "make_step": describe(step.options),
         "data": fingerprint(dataset),
         **({} if weights is None else {"weights": fingerprint(order.weights)}),
         **({} if validation is None else {"validation": fingerprint(validation)}),

@@ -74,6 +74,7 @@ class Step:
         loss: the per-example loss.
         precision: the dtype of the computation.
         guard: how many skipped steps in a row `fit` accepts.
+        options: what `make_step` was given besides the net, by name.
     """
 
     init: Callable[[jax.Array, Batch], TrainState]
@@ -83,6 +84,7 @@ class Step:
     loss: Callable[[Any, Any], jax.Array]
     precision: str
     guard: int
+    options: Mapping[str, Any]
 
 
 def make_step(
@@ -148,10 +150,13 @@ def make_step(
     _check.choice("make_step", "precision", precision, PRECISIONS)
     _check.integer("make_step", "accumulate", accumulate)
     _check.integer("make_step", "guard", guard)
+    _check.function("make_step", "loss", loss)
     functions = {"augment": augment, "mix": mix, "penalty": penalty, "observe": observe}
-    for name, f in {"loss": loss, **functions}.items():
-        if name == "loss" or f is not None:
-            _check.function("make_step", name, f)
+    for name, f in functions.items():
+        if f is not None:
+            fix = "augment.compose makes one of several" if isinstance(f, tuple | list) else ""
+            _check.function("make_step", name, f, fix)
+    options = {"loss": loss, "tx": tx, **functions, "freeze": freeze, "accumulate": accumulate}
     compute = _in_precision(net, precision)
     tx = optax.with_extra_args_support(tx)
 
@@ -244,7 +249,7 @@ def make_step(
         counters = _count(ts.guard, ok, scaled=precision == "float16")
         return TrainState(ts.step + 1, params, state, opt_state, ts.key, counters), seen
 
-    return Step(init, apply, net, compute, loss, precision, guard)
+    return Step(init, apply, net, compute, loss, precision, guard, options)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
