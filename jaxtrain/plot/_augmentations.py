@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxtrain import _check
+from jaxtrain.augment._image import white
 from jaxtrain.data import ArrayDataset, Source
 from jaxtrain.data._order import check_seed
 
@@ -82,7 +83,7 @@ def augmentations(
     elif mix is not None:
         _check.fail("augmentations", "dataset", "one with classes, to mix", None)
 
-    # As in a step; by itself each call of one with a loop, such as a policy, would compile anew.
+    # As in a step: operation by operation an augmentation takes several times as long.
     rows = {name: f if f is None else jax.jit(f) for name, f in rows.items()}
     key = jax.random.key(seed)
     columns = [(image, label)]
@@ -102,8 +103,7 @@ def augmentations(
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
     for j, (images, labels) in enumerate(columns):
         for axes, x, y in zip(grid[:, j], images, labels, strict=True):
-            white = high or (255 if np.issubdtype(x.dtype, np.integer) else 1)
-            x = np.clip(np.asarray(x, np.float32) / white, 0, 1)
+            x = np.clip(np.asarray(x, np.float32) / white("augmentations", high, x.dtype), 0, 1)
             axes.imshow(x[..., 0] if x.shape[-1] == 1 else x, cmap="gray", vmin=0, vmax=1)
             if titled:
                 axes.set_title(_said(y, dataset.classes, names), fontsize=8)
