@@ -166,7 +166,7 @@ def mix_same_class(
 
 
 def _checked(where, images, labels):
-    images, labels = _check.array(where, "images", images), _check.array(where, "labels", labels)
+    images, labels = _image.numbers(where, "images", images), _check.array(where, "labels", labels)
     if not jnp.issubdtype(labels.dtype, jnp.floating):
         fix = "jax.nn.one_hot(labels, classes) makes them of integers"
         _check.fail(where, "labels", "floating", str(labels.dtype), fix, TypeError)

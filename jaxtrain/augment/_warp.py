@@ -44,7 +44,7 @@ def resample(image: Any, at: Any, *, order: int = 1, fill: ArrayLike = 0) -> jax
     at = _check.array("resample", "at", at, lambda at: jnp.asarray(at, _image.wide(image)))
     if at.ndim != 3 or len(at) != 2:
         _check.fail("resample", "at", "two arrays of one shape (rows, columns)", at.shape)
-    return read("resample", image, *at, order, fill)
+    return read("resample", image, at[0], at[1], order, fill)
 
 
 def read(
