@@ -60,7 +60,7 @@ def augmentations(
         _check.positive("augmentations", "high", high)
     if not isinstance(dataset, ArrayDataset | Source):
         _check.fail("augmentations", "dataset", "a data set", type(dataset).__name__, "", TypeError)
-    if names is not None and len(names) < (dataset.classes or 0):
+    if names is not None and (not hasattr(names, "__len__") or len(names) < (dataset.classes or 0)):
         rule = f"a name for each of the {dataset.classes} classes"
         _check.fail("augmentations", "names", rule, names)
     by_name = isinstance(augment, Mapping)
@@ -70,6 +70,8 @@ def augmentations(
     else:
         numbers = list(range(min(examples, len(dataset))))
         rows = {str(i): augment for i in numbers}
+    if not rows:
+        _check.fail("augmentations", "augment", "a function, or at least one by name", augment)
     for f in (*rows.values(), mix):
         if f is not None:
             _check.function("augmentations", "augment or mix", f)
