@@ -122,15 +122,8 @@ def random_affine(
         >>> random_affine(jax.random.key(0), jnp.ones((4, 4, 1)), distortion=0.1).shape
         (4, 4, 1)
     """
-    return _random(
-        *("random_affine", key, image, order, fill),
-        degrees=degrees,
-        scale=scale,
-        stretch=stretch,
-        shear=shear,
-        distortion=distortion,
-        shift=shift,
-    )
+    parts = (degrees, scale, stretch, shear, distortion, shift)
+    return _random("random_affine", key, image, order, fill, *parts)
 
 
 def _random(
@@ -139,7 +132,6 @@ def _random(
     image,
     order,
     fill,
-    *,
     degrees=0.0,
     scale=(1.0, 1.0),
     stretch=(1.0, 1.0),

@@ -157,7 +157,7 @@ def random_crop(
         padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)), mode)
     for part, whole in zip(size, padded.shape[:2], strict=True):
         _check.at_most("random_crop", "size", part, "the padded image's", whole)
-    last = jnp.array([whole - part for part, whole in zip(size, padded.shape[:2], strict=True)])
+    last = np.subtract(padded.shape[:2], size, dtype=np.int32)
     corner = jax.random.randint(key, (2,), 0, last + 1, np.int32)
     return crop(padded, tuple(corner), size)
 
