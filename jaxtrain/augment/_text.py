@@ -168,10 +168,10 @@ def _checked(where, tokens):
 
 def _ids(where, argument, value):
     ids = _check.array(where, argument, value)
-    if not ids.size:
-        return ids.astype(np.int32)  # [] is of floats
     if not jnp.issubdtype(ids.dtype, np.integer):
-        _check.fail(where, argument, "integers", str(ids.dtype), error=TypeError)
+        if ids.size:
+            _check.fail(where, argument, "integers", str(ids.dtype), error=TypeError)
+        ids = ids.astype(np.int32)  # [] is of floats
     return ids
 
 
