@@ -96,6 +96,7 @@ def test_swaps_exchange_two_tokens_and_leave_the_padding():
     assert set(moved) == {0, 2} and abs((moved == 0).sum() - N / 5) < 5 * np.sqrt(N * 0.16)
     empty = augment.random_swap(key(0), jnp.zeros(4, jnp.int32), swaps=3)
     np.testing.assert_array_equal(empty, np.zeros(4))
+    assert augment.random_swap(key(0), []).shape == (0,)
 
 
 @pytest.mark.fast

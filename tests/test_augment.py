@@ -155,7 +155,8 @@ def test_what_is_no_image_is_refused_by_name(name, bad):
         if name in MIXINGS
         else lambda: ALL[name](key(0), bad)
     )
-    with pytest.raises(TypeError, match=r"^\w+: images? must be an array of numbers, got"):
+    where = name.split(",")[0]
+    with pytest.raises(TypeError, match=rf"^{where}: images? must be an array of numbers, got"):
         call()
 
 
@@ -166,8 +167,21 @@ def test_images_of_no_pixels_are_refused(name, shape):
         ALL[name](key(0), jnp.zeros(shape))
 
 
+OPTIONS = {"fill": (1, 2), "high": -1, "order": 2}
+
+
+@pytest.mark.fast
+@pytest.mark.parametrize("name", [name for name in ALL if "," not in name])
+def test_errors_name_the_function_that_was_called(name):
+    f = (AUGMENTATIONS | IMAGE_FUNCTIONS)[name]
+    arguments = ((key(0),) if name in AUGMENTATIONS else ()) + (jnp.ones(SHAPE),)
+    for argument in inspect.signature(f).parameters.keys() & OPTIONS:
+        with pytest.raises(ConfigError, match=f"^{name}: {argument} must be"):
+            f(*arguments, **{argument: OPTIONS[argument]})
+
+
 FILLS = {
-    "resample": lambda x, fill: augment.rotate(x, 30.0, fill=fill),
+    "rotate": lambda x, fill: augment.rotate(x, 30.0, fill=fill),
     "random_crop": lambda x, fill: augment.random_crop(key(0), x, padding=2, fill=fill),
     "cutout": lambda x, fill: augment.cutout(key(0), x, size=2, fill=fill),
     "auto_augment": lambda x, fill: augment.auto_augment(key(0), x, fill=fill),
@@ -209,6 +223,81 @@ def test_a_fill_is_rounded_and_has_channels():
             lambda x: augment.fit_lighting(np.full((2, 2, 3), np.nan)),
             DataError,
             "fit_lighting: images must be finite",
+        ),
+        (
+            lambda x: augment.fit_lighting(x, high="a"),
+            TypeError,
+            "fit_lighting: high must be a finite number > 0, got 'a'",
+        ),
+        (
+            lambda x: augment.fit_lighting(x[:1, :2]),
+            DataError,
+            r"fit_lighting: images must be an array with .* for each channel, got \(1, 2, 3\)",
+        ),
+        (
+            lambda x: augment.fit_lighting(("a", "b")),
+            TypeError,
+            "fit_lighting: images must be numbers, got '<U1'",
+        ),
+        (
+            lambda x: augment.crop(x, None, (2, 2)),
+            TypeError,
+            r"crop: corner must be a pair \(top, left\), got None",
+        ),
+        (
+            lambda x: augment.crop(x, (0, 0), "abc"),
+            TypeError,
+            "crop: shape must be a pair of ints, got 'abc'",
+        ),
+        (
+            lambda x: augment.random_scale(key(0), x, scale=2.0),
+            TypeError,
+            r"random_scale: scale must be a pair \(low, high\), got 2.0",
+        ),
+        (
+            lambda x: augment.resample(x, None),
+            TypeError,
+            "resample: at must be an array of numbers, got None",
+        ),
+        (
+            lambda x: augment.blend(x, "ab", 0.5),
+            TypeError,
+            "blend: other must be an array of numbers, got .ab.",
+        ),
+        (
+            lambda x: augment.blend(x, jnp.ones(2), 0.5),
+            ConfigError,
+            r"blend: other must be of a shape that broadcasts to \(4, 4, 3\), got \(2,\)",
+        ),
+        (
+            lambda x: augment.audio_noise(key(0), x, snr="a"),
+            TypeError,
+            "audio_noise: snr must be a number",
+        ),
+        (
+            lambda x: augment.token_dropout(key(0), [1, 2], rate=0.1, pad=None),
+            TypeError,
+            "token_dropout: pad must be an int",
+        ),
+        (
+            lambda x: augment.token_dropout(key(0), np.ones(2, np.uint8), rate=0.1, replace=256),
+            ConfigError,
+            r"token_dropout: replace must be an int >= 0 and below 2\*\*8, got 256",
+        ),
+        (
+            lambda x: augment.multi_scale_crops(x, sizes=(4,), crop=None),
+            TypeError,
+            "multi_scale_crops: crop must be an int >= 1, got None",
+        ),
+        (
+            lambda x: augment.predict_views(lambda x: x, x[:0], augment.flips),
+            ConfigError,
+            r"predict_views: images must be a batch of at least one, got \(0, 4, 3\)",
+        ),
+        (
+            lambda x: augment.search_policy(len, trials=1, sub_policies=0),
+            ConfigError,
+            "search_policy: sub_policies must be an int >= 1, got 0",
         ),
         (
             lambda x: augment.autocontrast(x, cutoff=50),

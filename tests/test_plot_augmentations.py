@@ -67,6 +67,10 @@ def test_what_cannot_be_drawn_is_refused():
         plot.augmentations(DATASET, samples=0)
     with pytest.raises(ConfigError, match="names must be a name for each of the 3 classes"):
         plot.augmentations(DATASET, names=["cat"])
+    with pytest.raises(ConfigError, match="names must be a name for each of the 3 classes, got 3"):
+        plot.augmentations(DATASET, names=3)
+    with pytest.raises(ConfigError, match="augment must be a function, or at least one by name"):
+        plot.augmentations(DATASET, {})
     with pytest.raises(TypeError, match="dataset must be a data set, got 'ndarray'"):
         plot.augmentations(IMAGES)
     with pytest.raises(TypeError, match="augment or mix must be a function, got 'flip'"):

@@ -12,7 +12,7 @@ from catalogue import key
 
 from benchmarks.augment import by_switch
 from jaxtrain import augment
-from jaxtrain.augment import _effects, _policies
+from jaxtrain.augment import _effects, _policies, _policy
 from jaxtrain.errors import ConfigError
 
 VECTORS = np.load(pathlib.Path(__file__).parent / "vectors" / "pil_policy.npz")
@@ -215,6 +215,14 @@ def test_refuses(options, message):
     options = dict(image=jnp.ones((4, 4, 1))) | options
     with pytest.raises((ConfigError, TypeError), match=message):
         augment.auto_augment(key(0), **options)
+
+
+def test_calls_outside_of_jit_share_a_program(monkeypatch):
+    apply, traced = _policy.apply, []
+    monkeypatch.setattr(_policy, "apply", lambda *given: traced.append(given) or apply(*given))
+    for seed in range(3):
+        augment.rand_augment(key(seed), jnp.ones((3, 2, 1)), operations=["solarize"])
+    assert len(traced) == 1
 
 
 @pytest.mark.fast

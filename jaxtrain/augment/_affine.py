@@ -5,12 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.typing import ArrayLike
 
 from jaxtrain import _check
 from jaxtrain.augment import _image
-from jaxtrain.augment._warp import resample
+from jaxtrain.augment._warp import centered, read
 
 
 def affine(
@@ -36,18 +35,21 @@ def affine(
         Array([2, 3, 0], dtype=int32)
     """
     image = _image.checked("affine", image)
-    height, width, _ = image.shape
     dtype = _image.wide(image)
     a = _image.finite("affine", "matrix", matrix, dtype)
     t = _image.finite("affine", "shift", shift, dtype)
     if a.shape != (2, 2) or t.shape != (2,):
         rule = "of shapes (2, 2) and (2,)"
         _check.fail("affine", "matrix and shift", rule, (a.shape, t.shape))
-    c = np.array([height - 1, width - 1], dtype) / 2
-    row, column = (p - c[i] for i, p in enumerate(np.indices((height, width), dtype)))
+    return _mapped("affine", image, a, t, order, fill)
+
+
+def _mapped(where, image, a, t, order, fill):
+    """Returns `affine` of a checked image, matrix and shift."""
+    c, row, column = centered(image)
     # Not a matrix product: rounded to bfloat16 on TPU, computed anew for each neighbor on CPU.
-    at = [a[i, 0] * row + a[i, 1] * column + (c[i] + t[i]) for i in (0, 1)]
-    return resample(image, at, order=order, fill=fill)
+    i, j = (a[i, 0] * row + a[i, 1] * column + (c[i] + t[i]) for i in (0, 1))
+    return read(where, image, i, j, order, fill)
 
 
 def rotate(image: Any, degrees: ArrayLike, *, order: int = 1, fill: ArrayLike = 0) -> jax.Array:
@@ -72,7 +74,7 @@ def rotate(image: Any, degrees: ArrayLike, *, order: int = 1, fill: ArrayLike = 
     _check.finite("rotate", "degrees", degrees)
     image = _image.checked("rotate", image)
     angle = jnp.asarray(degrees, _image.wide(image))
-    return affine(image, _rotation(angle), (0, 0), order=order, fill=fill)
+    return _mapped("rotate", image, _rotation(angle), (0, 0), order, fill)
 
 
 def random_affine(
@@ -120,13 +122,31 @@ def random_affine(
         >>> random_affine(jax.random.key(0), jnp.ones((4, 4, 1)), distortion=0.1).shape
         (4, 4, 1)
     """
-    _check.nonnegative("random_affine", "degrees", degrees)
-    _check.nonnegative("random_affine", "shear", shear)
-    _check.fraction("random_affine", "distortion", distortion)
-    _check.nonnegative("random_affine", "shift", shift)
-    scale = _image.interval("random_affine", "scale", scale)
-    stretch = _image.interval("random_affine", "stretch", stretch)
-    image = _image.checked("random_affine", image)
+    parts = (degrees, scale, stretch, shear, distortion, shift)
+    return _random("random_affine", key, image, order, fill, *parts)
+
+
+def _random(
+    where,
+    key,
+    image,
+    order,
+    fill,
+    degrees=0.0,
+    scale=(1.0, 1.0),
+    stretch=(1.0, 1.0),
+    shear=0.0,
+    distortion=0.0,
+    shift=0.0,
+):
+    """Returns `random_affine`, whose errors name the function `where`."""
+    _check.nonnegative(where, "degrees", degrees)
+    _check.nonnegative(where, "shear", shear)
+    _check.fraction(where, "distortion", distortion)
+    _check.nonnegative(where, "shift", shift)
+    scale = _image.interval(where, "scale", scale)
+    stretch = _image.interval(where, "stretch", stretch)
+    image = _image.checked(where, image)
     dtype = _image.wide(image)
     u = jax.random.uniform(key, (10,), dtype)
     v = 2 * u - 1
@@ -138,7 +158,7 @@ def random_affine(
     stretched = jnp.diag(jnp.sqrt(jnp.array([q, 1 / q])))
     sheared = jnp.eye(2, dtype=dtype).at[1, 0].set(h)
     matrix = _matmul(_rotation(a), _matmul(stretched, sheared)) / s + e
-    return affine(image, matrix, t, order=order, fill=fill)
+    return _mapped(where, image, matrix, t, order, fill)
 
 
 def random_rotation(
@@ -160,7 +180,7 @@ def random_rotation(
         >>> random_rotation(jax.random.key(0), jnp.ones((4, 4, 1)), degrees=15.0).shape
         (4, 4, 1)
     """
-    return random_affine(key, image, degrees=degrees, order=order, fill=fill)
+    return _random("random_rotation", key, image, order, fill, degrees=degrees)
 
 
 def random_translation(
@@ -182,7 +202,7 @@ def random_translation(
         >>> random_translation(jax.random.key(0), jnp.ones((4, 4, 1)), shift=1.5).shape
         (4, 4, 1)
     """
-    return random_affine(key, image, shift=shift, order=order, fill=fill)
+    return _random("random_translation", key, image, order, fill, shift=shift)
 
 
 def random_scale(
@@ -209,7 +229,7 @@ def random_scale(
         >>> random_scale(jax.random.key(0), jnp.ones((4, 4, 1)), scale=(0.8, 1.2)).shape
         (4, 4, 1)
     """
-    return random_affine(key, image, scale=scale, order=order, fill=fill)
+    return _random("random_scale", key, image, order, fill, scale=scale)
 
 
 def random_stretch(
@@ -237,7 +257,7 @@ def random_stretch(
         >>> random_stretch(jax.random.key(0), jnp.ones((4, 4, 1)), stretch=(0.75, 1.33)).shape
         (4, 4, 1)
     """
-    return random_affine(key, image, stretch=stretch, order=order, fill=fill)
+    return _random("random_stretch", key, image, order, fill, stretch=stretch)
 
 
 def random_shear(
@@ -259,7 +279,7 @@ def random_shear(
         >>> random_shear(jax.random.key(0), jnp.ones((4, 4, 1)), shear=0.3).shape
         (4, 4, 1)
     """
-    return random_affine(key, image, shear=shear, order=order, fill=fill)
+    return _random("random_shear", key, image, order, fill, shear=shear)
 
 
 def _rotation(degrees):

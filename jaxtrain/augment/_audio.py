@@ -1,5 +1,6 @@
 """Augmentations of a signal, which is 0 where it is silent: noise, shift and gain."""
 
+import math
 from typing import Any
 
 import jax
@@ -46,6 +47,7 @@ def audio_noise(
         _check.nonnegative("audio_noise", "std", std)
         s = jnp.asarray(std, x.dtype)
     else:
+        _check.within("audio_noise", "snr", snr, -math.inf, math.inf)
         s = jnp.sqrt((x * x).mean()) * 10 ** (-jnp.asarray(snr, x.dtype) / 20)
     return narrowed(x + s * jax.random.normal(key, x.shape, x.dtype), signal.dtype)
 

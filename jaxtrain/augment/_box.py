@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxtrain import _check
+from jaxtrain.augment import _image
+
 
 def inside(shape: tuple[int, ...], first: Any, last: Any) -> jax.Array:
     """Returns which pixels of an image are in a box, (rows, columns, 1)."""
@@ -18,25 +21,27 @@ def inside(shape: tuple[int, ...], first: Any, last: Any) -> jax.Array:
 
 
 def random_box(
-    key: jax.Array, shape: tuple[int, ...], area: Any, ratio: Any, *, attempts: int = 10
+    where: str, key: jax.Array, shape: tuple[int, ...], area: Any, ratio: Any
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Draws boxes until one fits into an image.
+    """Draws ten boxes, of which the first that fits into an image is taken.
 
     Its area is a fraction ~ U(area) of the image's, the logarithm of width / height ~ U(log ratio),
     its place any.
 
     Args:
+        where: The function that error messages name.
         key: The random key.
         shape: (rows, columns) of the image.
-        area: Range of the fraction.
-        ratio: Range of width / height.
-        attempts: How many boxes are drawn at most.
+        area: Range of the fraction, in (0, 1].
+        ratio: Range of width / height, > 0.
 
     Returns:
-        `first` and `last` of the first box that fits, int32, and whether there is one.
+        Its `first` and `last`, int32, and whether there is one.
     """
+    area, ratio = _image.interval(where, "area", area), _image.interval(where, "ratio", ratio)
+    _check.at_most(where, "the upper end of area", area[1], "the image's fraction", 1)
     k_size, k_place = jax.random.split(key)
-    u = jax.random.uniform(k_size, (2, attempts), np.float32)
+    u = jax.random.uniform(k_size, (2, 10), np.float32)
     area, ratio = jnp.array(area, np.float32), jnp.array(ratio, np.float32)
     fraction = area[0] + (area[1] - area[0]) * u[0]
     w_to_h = ratio[0] * (ratio[1] / ratio[0]) ** u[1]

@@ -30,10 +30,23 @@ def blend(
     """
     _check.finite("blend", "factor", factor)
     image = _image.checked("blend", image)
+    other = _image.numbers("blend", "other", other)
+    try:
+        other = jnp.broadcast_to(other, image.shape)
+    except ValueError:
+        rule = f"of a shape that broadcasts to {image.shape}"
+        _check.fail("blend", "other", rule, other.shape)
+    return blended("blend", image, other, factor, high)
+
+
+def blended(
+    where: str, image: jax.Array, other: ArrayLike, factor: ArrayLike, high: Any
+) -> jax.Array:
+    """Returns `blend` of checked arguments, whose errors name the function `where`."""
     a = _image.widened(image)
     # a + (1 - factor) (b - a), which is a for factor = 1 whatever is rounded.
     y = a + (1 - jnp.asarray(factor, a.dtype)) * (jnp.asarray(other, a.dtype) - a)
-    return _image.narrowed(y, image.dtype, _image.largest("blend", image, high))
+    return _image.narrowed(y, image.dtype, _image.largest(where, image, high))
 
 
 def brightness(image: Any, factor: ArrayLike, *, high: ArrayLike | None = None) -> jax.Array:
@@ -53,7 +66,7 @@ def brightness(image: Any, factor: ArrayLike, *, high: ArrayLike | None = None) 
         150
     """
     _check.nonnegative("brightness", "factor", factor)
-    return blend(image, 0, factor, high=high)
+    return blended("brightness", _image.checked("brightness", image), 0, factor, high)
 
 
 def contrast(
@@ -82,7 +95,7 @@ def contrast(
     m = _image.widened(image).mean(None if mean == "global" else (0, 1), keepdims=True)
     if mean == "gray":
         m = _gray("contrast", m)
-    return blend(image, m, factor, high=high)
+    return blended("contrast", image, m, factor, high)
 
 
 def saturation(image: Any, factor: ArrayLike, *, high: ArrayLike | None = None) -> jax.Array:
@@ -103,7 +116,7 @@ def saturation(image: Any, factor: ArrayLike, *, high: ArrayLike | None = None) 
     """
     _check.nonnegative("saturation", "factor", factor)
     image = _image.checked("saturation", image)
-    return blend(image, _gray("saturation", image), factor, high=high)
+    return blended("saturation", image, _gray("saturation", image), factor, high)
 
 
 def grayscale(image: Any) -> jax.Array:

@@ -94,21 +94,19 @@ def random_erasing(
         Z. Zhong et al., Random erasing data augmentation, 2020.
     """
     where = "random_erasing"
-    area, ratio = _image.interval(where, "area", area), _image.interval(where, "ratio", ratio)
-    _check.at_most(where, "the upper end of area", area[1], "the image's fraction", 1)
     _check.within(where, "probability", probability, 0, 1)
     image = _image.checked(where, image)
     k_whether, k_box, k_fill = jax.random.split(key, 3)
-    first, last, fits = _box.random_box(k_box, image.shape[:2], area, ratio)
+    first, last, fits = _box.random_box(where, k_box, image.shape[:2], area, ratio)
     erased = _erased(where, k_fill, image, first, last, fill, high)
     p = jnp.asarray(probability, np.float32)
     return jnp.where(jax.random.bernoulli(k_whether, p) & fits, erased, image)
 
 
 def _erased(where, key, image, first, last, fill, high):
+    high = _image.largest(where, image, high)
     if isinstance(fill, str):
         _check.choice(where, "fill", fill, ("noise",))
-        high = _image.largest(where, image, high)
         words = jax.random.bits(key, (-(-image.size // 4),), np.uint32)  # four levels in each
         levels = jax.lax.bitcast_convert_type(words, np.uint8).reshape(-1)[: image.size]
         fill = _image.narrowed(levels.astype(high.dtype) * (high / 255), image.dtype)

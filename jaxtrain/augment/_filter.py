@@ -10,7 +10,7 @@ from jax.typing import ArrayLike
 from jaxtrain import _check
 from jaxtrain.augment import _image
 from jaxtrain.augment._box import inside
-from jaxtrain.augment._color import blend
+from jaxtrain.augment._color import blended
 
 
 def gaussian_blur(image: Any, sigma: ArrayLike, *, radius: int | None = None) -> jax.Array:
@@ -33,9 +33,13 @@ def gaussian_blur(image: Any, sigma: ArrayLike, *, radius: int | None = None) ->
         Array([ 0, 11, 79, 11,  0], dtype=uint8)
     """
     _check.nonnegative("gaussian_blur", "sigma", sigma)
+    return _blurred("gaussian_blur", image, sigma, radius)
+
+
+def _blurred(where, image, sigma, radius):
     if radius is not None:
-        _check.integer("gaussian_blur", "radius", radius, least=0)
-    image = _image.checked("gaussian_blur", image)
+        _check.integer(where, "radius", radius, least=0)
+    image = _image.checked(where, image)
     y = blur(_image.widened(image), sigma, radius=radius)
     return _image.narrowed(y, image.dtype)
 
@@ -68,7 +72,7 @@ def random_blur(
     """
     low, high = _image.interval("random_blur", "sigma", sigma)
     drawn = jax.random.uniform(key, (), np.float32, low, high)
-    return gaussian_blur(image, drawn, radius=radius)
+    return _blurred("random_blur", image, drawn, radius)
 
 
 def sharpen(image: Any, factor: ArrayLike, *, high: ArrayLike | None = None) -> jax.Array:
@@ -97,7 +101,7 @@ def sharpen(image: Any, factor: ArrayLike, *, high: ArrayLike | None = None) -> 
     box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
     inner = inside(x.shape[:2], np.array([1, 1]), np.array(x.shape[:2]) - 1)
     s = jnp.where(inner, (box + 4 * x) / 13, x)
-    return blend(image, s, factor, high=high)
+    return blended("sharpen", image, s, factor, high)
 
 
 def blur(x: jax.Array, sigma: ArrayLike, *, radius: int | None = None, mode: str = "reflect"):

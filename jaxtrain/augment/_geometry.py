@@ -82,7 +82,7 @@ def crop(image: Any, corner: Any, shape: tuple[int, int]) -> jax.Array:
     """
     image = _image.checked("crop", image)
     height, width = _image.sizes("crop", "shape", shape)
-    top, left = corner
+    top, left = _image.pair("crop", "corner", corner, "a pair (top, left)")
     for name, first, size, room in zip(
         ("top", "left"), (top, left), (height, width), image.shape[:2], strict=True
     ):
@@ -157,7 +157,7 @@ def random_crop(
         padded = jnp.pad(image, ((padding, padding), (padding, padding), (0, 0)), mode)
     for part, whole in zip(size, padded.shape[:2], strict=True):
         _check.at_most("random_crop", "size", part, "the padded image's", whole)
-    last = jnp.array([whole - part for part, whole in zip(size, padded.shape[:2], strict=True)])
+    last = np.subtract(padded.shape[:2], size, dtype=np.int32)
     corner = jax.random.randint(key, (2,), 0, last + 1, np.int32)
     return crop(padded, tuple(corner), size)
 
@@ -246,11 +246,9 @@ def random_resized_crop(
         room = jnp.round(scale * np.array(shape, np.float32)) - size
         origin = jnp.floor(jax.random.uniform(k_place, (2,), np.float32) * (room + 1))
     else:
-        area, ratio = _image.interval(where, "area", area), _image.interval(where, "ratio", ratio)
-        _check.at_most(where, "the upper end of area", area[1], "the image's fraction", 1)
-        first, last, fits = random_box(key, shape, area, ratio)
+        first, last, fits = random_box(where, key, shape, area, ratio)
         height, width = shape
-        r = jnp.clip(width / height, *ratio)
+        r = jnp.clip(width / height, *jnp.array(ratio, np.float32))
         largest = jnp.stack([jnp.minimum(height, width / r), jnp.minimum(width, height * r)])
         side = jnp.where(fits, (last - first).astype(np.float32), largest)
         corner = jnp.where(

@@ -12,14 +12,20 @@ from jaxtrain import _check
 
 def checked(where: str, image: Any, *, channels: int | None = None) -> jax.Array:
     """Returns an image as an array, (height, width, channels), none of them 0."""
-    image = _check.array(where, "image", image)
+    image = numbers(where, "image", image)
     if image.ndim != 3 or 0 in image.shape or channels not in (None, image.shape[2]):
         rule = f"of shape (height, width, {channels or 'channels'})"
         fix = "jax.vmap takes a batch" if image.ndim == 4 else ""
         _check.fail(where, "image", rule, image.shape, fix)
-    if image.dtype == bool or jnp.issubdtype(image.dtype, np.complexfloating):
-        _check.fail(where, "image", "of integers or floats", str(image.dtype), error=TypeError)
     return image
+
+
+def numbers(where: str, argument: str, value: Any) -> jax.Array:
+    """Returns a value as an array, checked to be of integers or floats."""
+    x = _check.array(where, argument, value)
+    if x.dtype == bool or jnp.issubdtype(x.dtype, np.complexfloating):
+        _check.fail(where, argument, "of integers or floats", str(x.dtype), error=TypeError)
+    return x
 
 
 def wide(image: jax.Array) -> Any:
@@ -41,24 +47,24 @@ def narrowed(y: jax.Array, dtype: Any, high: Any = None) -> jax.Array:
     return y.astype(dtype)
 
 
-def largest(where: str, image: jax.Array, high: Any) -> jax.Array:
-    """Returns the largest value of an image's range, in the type to compute in.
-
-    It is `high`, and if that is None 255 for integers and 1 for floats.
-    """
+def white(where: str, high: Any, dtype: Any) -> Any:
+    """Returns `high`, the largest value of a range; None means 255 for integers, 1 for floats."""
     if high is None:
-        high = 255 if jnp.issubdtype(image.dtype, np.integer) else 1
+        return 255 if jnp.issubdtype(dtype, np.integer) else 1
     _check.positive(where, "high", high)
-    return jnp.asarray(high, wide(image))
+    return high
+
+
+def largest(where: str, image: jax.Array, high: Any) -> jax.Array:
+    """Returns the largest value of an image's range, in the type to compute in."""
+    return jnp.asarray(white(where, high, image.dtype), wide(image))
 
 
 def filled(where: str, image: jax.Array, fill: Any) -> jax.Array:
     """Returns `fill`, one number or one for each channel, in the type of an image, rounded."""
-    value, channels = _check.array(where, "fill", fill), image.shape[2]
+    value, channels = numbers(where, "fill", fill), image.shape[2]
     if value.shape not in ((), (channels,)):
         _check.fail(where, "fill", f"a number or {channels}, one for each channel", fill)
-    if value.dtype == bool or jnp.issubdtype(value.dtype, np.complexfloating):
-        _check.fail(where, "fill", "of integers or floats", str(value.dtype), error=TypeError)
     if jnp.issubdtype(image.dtype, np.integer) and concrete(fill):
         limits, v = jnp.iinfo(image.dtype), np.asarray(fill)
         if not ((limits.min <= v) & (v <= limits.max)).all():
@@ -74,7 +80,7 @@ def concrete(value: Any) -> bool:
 
 def finite(where: str, argument: str, value: Any, dtype: Any) -> jax.Array:
     """Returns a value as an array in a type, checked to be finite."""
-    x = _check.array(where, argument, value)
+    x = numbers(where, argument, value)
     if concrete(value) and not np.isfinite(np.asarray(value)).all():
         _check.fail(where, argument, "finite", value)
     return x.astype(dtype)
@@ -85,20 +91,27 @@ def draw(sample: Any, key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax
     return sample(key, (math.prod(shape),), dtype).reshape(shape)
 
 
+def pair(where: str, argument: str, value: Any, rule: str) -> tuple[Any, Any]:
+    """Returns the two parts of a tuple, a list or an array."""
+    try:
+        first, second = value if isinstance(value, tuple | list | np.ndarray | jax.Array) else ()
+    except (TypeError, ValueError):
+        _check.fail(where, argument, rule, value, error=TypeError)
+    return first, second
+
+
 def interval(where: str, argument: str, value: Any) -> tuple[Any, Any]:
     """Returns (low, high), checked to be 0 < low <= high < inf."""
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        _check.fail(where, argument, "a pair (low, high)", value, error=TypeError)
-    for number in value:
+    low, high = pair(where, argument, value, "a pair (low, high)")
+    for number in (low, high):
         _check.positive(where, argument, number)
-    _check.at_most(where, f"the lower end of {argument}", value[0], "its upper end", value[1])
-    return value[0], value[1]
+    _check.at_most(where, f"the lower end of {argument}", low, "its upper end", high)
+    return low, high
 
 
 def sizes(where: str, argument: str, value: Any) -> tuple[int, int]:
     """Returns a pair, checked to be two whole numbers >= 1."""
-    if not isinstance(value, tuple | list) or len(value) != 2:
-        _check.fail(where, argument, "a pair of ints", value, error=TypeError)
-    for number in value:
+    height, width = pair(where, argument, value, "a pair of ints")
+    for number in (height, width):
         _check.integer(where, argument, number)
-    return value[0], value[1]
+    return height, width

@@ -9,6 +9,8 @@ from jax.typing import ArrayLike
 
 from jaxtrain import _check
 from jaxtrain.augment import _image
+from jaxtrain.data._blocks import is_real
+from jaxtrain.data.pca import eigen
 from jaxtrain.errors import DataError
 
 
@@ -38,34 +40,37 @@ def fit_lighting(images: Any, *, high: float | None = None) -> Lighting:
         high: Largest value of the range; None means 255 for integers and 1 for floats.
 
     Returns:
-        lam, largest first, and P, whose columns are the components; `pca_lighting` takes them as
-        `**fit_lighting(images)._asdict()`.
+        lam, largest first, and P, whose columns are the components, with the signs of `data.pca`;
+        `pca_lighting` takes them as `**fit_lighting(images)._asdict()`.
 
     Raises:
-        DataError: If there are no pixels, or some are not finite.
+        DataError: If there are fewer pixels than channels, or some are not finite.
 
     Example:
         >>> images = np.array([[0.0, 0.0], [1.0, 1.0]]).reshape(2, 1, 1, 2)
         >>> fit_lighting(images).eigenvalues.round(6) + 0
         array([0.5, 0. ])
     """
-    images = np.asarray(images)
-    if images.size == 0 or images.ndim == 0:
-        rule = "an array with at least one pixel"
+    images = _check.array("fit_lighting", "images", images, np.asarray)
+    if not is_real(images.dtype):
+        _check.fail("fit_lighting", "images", "numbers", str(images.dtype), error=TypeError)
+    channels = images.shape[-1] if images.ndim else 0
+    if not 0 < channels**2 <= images.size:
+        rule = "an array with at least one pixel for each channel"
         _check.fail("fit_lighting", "images", rule, images.shape, error=DataError)
-    if high is None:
-        high = 255 if np.issubdtype(images.dtype, np.integer) else 1
-    pixels = images.reshape(-1, images.shape[-1])
+    high = np.float64(_image.white("fit_lighting", high, images.dtype))
+    pixels = images.reshape(-1, channels)
 
-    def average(f):
-        blocks = (pixels[i : i + 2**20] / np.float64(high) for i in range(0, len(pixels), 2**20))
-        return sum(f(block) for block in blocks) / len(pixels)
+    def blocks():
+        for i in range(0, len(pixels), 2**20):
+            block = pixels[i : i + 2**20] / high
+            if not np.isfinite(block).all():
+                odd = block[~np.isfinite(block)].item(0)
+                _check.fail("fit_lighting", "images", "finite", odd, error=DataError)
+            yield block
 
-    m = average(lambda x: x.sum(0))
-    if not np.isfinite(m).all():
-        _check.fail("fit_lighting", "images", "finite", f"a mean of {m}", error=DataError)
-    eigenvalues, eigenvectors = np.linalg.eigh(average(lambda x: (x - m).T @ (x - m)))
-    return Lighting(np.maximum(eigenvalues[::-1], 0), eigenvectors[:, ::-1])
+    _, p, lam, _ = eigen("fit_lighting", blocks, None, ddof=0)
+    return Lighting(lam, p.T)
 
 
 def pca_lighting(

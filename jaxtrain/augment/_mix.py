@@ -48,9 +48,8 @@ def mixup(
     References:
         H. Zhang et al., mixup: beyond empirical risk minimization, 2018.
     """
-    _check.nonnegative("mixup", "alpha", alpha)
     _check.choice("mixup", "per", per, ("batch", "example"))
-    images, labels = _checked("mixup", images, labels)
+    images, labels = _checked("mixup", images, labels, alpha)
     k_lam, k_partner = jax.random.split(key)
     lam = _beta(k_lam, alpha, (len(images) if per == "example" else 1,))
     j = jax.random.permutation(k_partner, len(images))
@@ -102,10 +101,9 @@ def cutmix(
         S. Yun et al., CutMix: regularization strategy to train strong classifiers with localizable
         features, 2019.
     """
-    _check.nonnegative("cutmix", "alpha", alpha)
     _check.choice("cutmix", "box", box, ("center_clip", "corner_clip", "inside"))
     _check.flag("cutmix", "adjust_lambda", adjust_lambda)
-    images, labels = _checked("cutmix", images, labels)
+    images, labels = _checked("cutmix", images, labels, alpha)
     if images.ndim != 4:
         _check.fail("cutmix", "images", "of shape (batch, height, width, channels)", images.shape)
     k_lam, k_partner, k_place = jax.random.split(key, 3)
@@ -155,8 +153,7 @@ def mix_same_class(
         >>> bool((same == labels).all())
         True
     """
-    _check.nonnegative("mix_same_class", "alpha", alpha)
-    images, labels = _checked("mix_same_class", images, labels)
+    images, labels = _checked("mix_same_class", images, labels, alpha)
     k_lam, k_partner = jax.random.split(key)
     lam = _beta(k_lam, alpha, (len(images),))
     classes = labels.argmax(1)
@@ -165,8 +162,9 @@ def mix_same_class(
     return _blended(images, images[j], lam), _blended(labels, labels[j], lam)
 
 
-def _checked(where, images, labels):
-    images, labels = _check.array(where, "images", images), _check.array(where, "labels", labels)
+def _checked(where, images, labels, alpha):
+    _check.nonnegative(where, "alpha", alpha)
+    images, labels = _image.numbers(where, "images", images), _check.array(where, "labels", labels)
     if not jnp.issubdtype(labels.dtype, jnp.floating):
         fix = "jax.nn.one_hot(labels, classes) makes them of integers"
         _check.fail(where, "labels", "floating", str(labels.dtype), fix, TypeError)

@@ -1,5 +1,6 @@
 """AutoAugment, RandAugment and TrivialAugment: random operations of a policy."""
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -81,8 +82,7 @@ def auto_augment(
         + [("identity", 0.0, 0.0)] * (layers - len(sub))
         for sub in policy
     ]
-    options = dict(ranges=ranges, fill=fill, high=high)
-    return _augment("auto_augment", key, image, rows, one_row=True, **options)
+    return _augment("auto_augment", key, image, rows, ranges, fill, high, one_row=True)
 
 
 def rand_augment(
@@ -126,8 +126,7 @@ def rand_augment(
     _check.within("rand_augment", "magnitude", magnitude, 0, 30)
     check_operations("rand_augment", operations)
     rows = [[(name, 1.0, magnitude / 30)] * layers for name in operations]
-    options = dict(ranges=ranges, fill=fill, high=high)
-    return _augment("rand_augment", key, image, rows, one_row=False, **options)
+    return _augment("rand_augment", key, image, rows, ranges, fill, high, one_row=False)
 
 
 def trivial_augment(
@@ -165,11 +164,10 @@ def trivial_augment(
     """
     check_operations("trivial_augment", operations)
     rows = [[(name, 1.0, i / 30)] for name in operations for i in range(31)]
-    options = dict(ranges=ranges, fill=fill, high=high)
-    return _augment("trivial_augment", key, image, rows, one_row=True, **options)
+    return _augment("trivial_augment", key, image, rows, ranges, fill, high, one_row=True)
 
 
-def _augment(where, key, image, rows, *, one_row, ranges, fill, high):
+def _augment(where, key, image, rows, ranges, fill, high, *, one_row):
     """Applies for each layer l an operation rows[i][l], (name, probability, strength).
 
     i is drawn once for all layers if `one_row`, else for each of them.
@@ -205,13 +203,17 @@ def _augment(where, key, image, rows, *, one_row, ranges, fill, high):
 def _layers(rows, at, chosen, x, fill, places):
     """Applies the effects `chosen`, those of rows[at] or the identity, one after another."""
     names = frozenset(name for row in rows for name, *_ in row)
+    return _loop(names, chosen, x, fill, places)
 
+
+@functools.partial(jax.jit, static_argnums=0)  # else each call outside of jit compiles it anew
+def _loop(names, effects, x, fill, places):
     # A loop, even of two, so that a layer's pixels are computed once: XLA would fuse them into each
     # of their uses in the next layer, the nine neighbors of a pixel among these.
     def layer(x, given):
         return apply(given[0], names, x, fill, given[1]), None
 
-    return jax.lax.scan(layer, x, (chosen, places))[0]
+    return jax.lax.scan(layer, x, (effects, places))[0]
 
 
 def _checked_policy(policy):

@@ -45,10 +45,14 @@ def random_policy(
         >>> random_policy(0, sub_policies=1) == random_policy(0, sub_policies=1)
         True
     """
-    check_seed("random_policy", seed)
     _check.integer("random_policy", "trial", trial, least=0)
-    _check.integer("random_policy", "sub_policies", sub_policies)
-    check_operations("random_policy", operations)
+    return _drawn("random_policy", seed, trial, sub_policies, operations)
+
+
+def _drawn(where, seed, trial, sub_policies, operations):
+    check_seed(where, seed)
+    _check.integer(where, "sub_policies", sub_policies)
+    check_operations(where, operations)
     raw = words(6 * sub_policies, seed, trial)
     draws = raw.reshape(sub_policies, 2, 3) % np.array([len(operations), 11, 10], np.uint64)
     return tuple(
@@ -93,7 +97,7 @@ def search_policy(
     _check.integer("search_policy", "trials", trials)
     ranking = []
     for trial in range(trials):
-        policy = random_policy(seed, trial, sub_policies=sub_policies, operations=operations)
+        policy = _drawn("search_policy", seed, trial, sub_policies, operations)
         _check.finite("search_policy", "the result of score", value := score(policy))
         ranking.append((float(value), policy))
     ranking.sort(key=lambda pair: -pair[0])

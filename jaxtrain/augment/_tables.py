@@ -32,7 +32,7 @@ def invert(image: jax.Array, *, high: Any = None) -> jax.Array:
         >>> invert(jnp.array([[[0, 10, 255]]], jnp.uint8)).tolist()
         [[[255, 245, 0]]]
     """
-    return solarize(image, 0, high=high)
+    return _inverted("invert", image, 0, high)
 
 
 def solarize(image: jax.Array, threshold: Any, *, high: Any = None) -> jax.Array:
@@ -51,9 +51,13 @@ def solarize(image: jax.Array, threshold: Any, *, high: Any = None) -> jax.Array
         [[[0, 127, 127, 0]]]
     """
     _check.nonnegative("solarize", "threshold", threshold)
-    image = checked("solarize", image)
+    return _inverted("solarize", image, threshold, high)
+
+
+def _inverted(where, image, threshold, high):
+    image = checked(where, image)
     x = widened(image)
-    y = jnp.where(x < jnp.asarray(threshold, x.dtype), x, largest("solarize", image, high) - x)
+    y = jnp.where(x < jnp.asarray(threshold, x.dtype), x, largest(where, image, high) - x)
     return narrowed(y, image.dtype)
 
 

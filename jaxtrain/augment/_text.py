@@ -42,11 +42,12 @@ def token_dropout(
     """
     _check.fraction("token_dropout", "rate", rate)
     tokens = _checked("token_dropout", tokens)
+    pad = _id("token_dropout", "pad", pad, tokens)
     out = _drawn(key, tokens, rate, pad)
     if words is not None:
         out &= jnp.isin(tokens, _ids("token_dropout", "words", words).astype(tokens.dtype))
     if replace is not None:
-        return jnp.where(out, jnp.asarray(replace, tokens.dtype), tokens)
+        return jnp.where(out, _id("token_dropout", "replace", replace, tokens), tokens)
     stays = ~out & (tokens != pad)
     place = jnp.where(stays, jnp.cumsum(stays) - 1, len(tokens))
     return _placed(tokens, place, pad)
@@ -74,13 +75,16 @@ def random_swap(key: jax.Array, tokens: Any, *, swaps: int = 1, pad: int = 0) ->
     """
     _check.integer("random_swap", "swaps", swaps, least=0)
     tokens = _checked("random_swap", tokens)
+    pad = _id("random_swap", "pad", pad, tokens)
+    if not tokens.size:
+        return tokens
     n = (tokens != pad).sum(dtype=np.int32)
     pairs = jax.random.randint(key, (swaps, 2), 0, jnp.maximum(n, 1), np.int32)
+    return jax.lax.scan(_swapped, tokens, pairs)[0]
 
-    def swap(tokens, pair):
-        return tokens.at[pair].set(tokens[pair[::-1]]), None
 
-    return jax.lax.scan(swap, tokens, pairs)[0]
+def _swapped(tokens, pair):
+    return tokens.at[pair].set(tokens[pair[::-1]]), None
 
 
 def synonyms(key: jax.Array, tokens: Any, table: Any, *, rate: ArrayLike) -> jax.Array:
@@ -142,6 +146,7 @@ def insert_words(
     """
     _check.fraction("insert_words", "rate", rate)
     tokens = _checked("insert_words", tokens)
+    pad = _id("insert_words", "pad", pad, tokens)
     words = _ids("insert_words", "words", words).astype(tokens.dtype)
     if words.ndim != 1 or words.size == 0:
         _check.fail("insert_words", "words", "ids of shape (n,), n >= 1", words.shape)
@@ -163,9 +168,19 @@ def _checked(where, tokens):
 
 def _ids(where, argument, value):
     ids = _check.array(where, argument, value)
-    if ids.size and not jnp.issubdtype(ids.dtype, np.integer):
-        _check.fail(where, argument, "integers", str(ids.dtype), error=TypeError)
+    if not jnp.issubdtype(ids.dtype, np.integer):
+        if ids.size:
+            _check.fail(where, argument, "integers", str(ids.dtype), error=TypeError)
+        ids = ids.astype(np.int32)  # [] is of floats
     return ids
+
+
+def _id(where, argument, value, tokens):
+    """Returns an id in the type of the tokens."""
+    limits = jnp.iinfo(tokens.dtype)
+    bits = int(limits.max).bit_length()
+    _check.integer(where, argument, value, least=int(limits.min), bits=bits)
+    return jnp.asarray(value, tokens.dtype)
 
 
 def _drawn(key, tokens, rate, pad):

@@ -47,10 +47,14 @@ def five_crop(image: Any, size: int) -> jax.Array:
         >>> five_crop(jnp.arange(9).reshape(3, 3, 1), 1).ravel().tolist()
         [0, 2, 6, 8, 4]
     """
-    _check.integer("five_crop", "size", size)
-    image = _image.checked("five_crop", image)
+    return _five("five_crop", image, size)
+
+
+def _five(where, image, size):
+    _check.integer(where, "size", size)
+    image = _image.checked(where, image)
     bottom, right = (side - size for side in image.shape[:2])
-    _check.at_most("five_crop", "size", size, "the shorter side", min(image.shape[:2]))
+    _check.at_most(where, "size", size, "the shorter side", min(image.shape[:2]))
     middle = bottom // 2, right // 2
     corners = (0, 0), (0, right), (bottom, 0), (bottom, right), middle
     return jnp.stack([cut(image, corner, (size, size)) for corner in corners])
@@ -77,7 +81,7 @@ def ten_crop(image: Any, size: int) -> jax.Array:
         A. Krizhevsky, I. Sutskever, G. Hinton, ImageNet Classification with Deep Convolutional
         Neural Networks, 2012.
     """
-    five = five_crop(image, size)
+    five = _five("ten_crop", image, size)
     return jnp.concatenate([five, jax.vmap(flip)(five)])
 
 
@@ -104,6 +108,7 @@ def multi_scale_crops(
     References:
         K. He, X. Zhang, S. Ren, J. Sun, Deep Residual Learning for Image Recognition, 2016.
     """
+    _check.integer("multi_scale_crops", "crop", crop)
     image = _image.checked("multi_scale_crops", image)
     height, width = image.shape[:2]
     if not isinstance(sizes, Sequence) or not sizes:
@@ -149,12 +154,14 @@ def predict_views(
     """
     _check.function("predict_views", "predict", predict)
     _check.function("predict_views", "views", views)
-
+    images = _check.array("predict_views", "images", images)
+    if images.ndim == 0 or len(images) == 0:
+        _check.fail("predict_views", "images", "a batch of at least one", images.shape)
     if batch_size is not None:
         _check.integer("predict_views", "batch_size", batch_size)
 
     def mean(image):
-        x = views(image)
+        x = _check.array("predict_views", "what views returns", views(image))
         p = _check.array("predict_views", "what predict returns", predict(x))
         if p.shape[:1] != x.shape[:1]:
             rule = f"one row for each of {len(x)} views"

@@ -41,13 +41,20 @@ def resample(image: Any, at: Any, *, order: int = 1, fill: ArrayLike = 0) -> jax
         Array([[[0.25]]], dtype=float32)
     """
     image = _image.checked("resample", image)
-    _check.choice("resample", "order", order, (0, 1))
-    shapes = [jnp.shape(p) for p in at]
-    if len(shapes) != 2 or shapes[0] != shapes[1] or len(shapes[0]) != 2:
-        _check.fail("resample", "at", "two arrays of one shape (rows, columns)", shapes)
+    at = _check.array("resample", "at", at, lambda at: jnp.asarray(at, _image.wide(image)))
+    if at.ndim != 3 or len(at) != 2:
+        _check.fail("resample", "at", "two arrays of one shape (rows, columns)", at.shape)
+    return read("resample", image, at[0], at[1], order, fill)
+
+
+def read(
+    where: str, image: jax.Array, row: Any, column: Any, order: int, fill: ArrayLike
+) -> jax.Array:
+    """Returns `resample(image, (row, column))`, whose errors name the function `where`."""
+    _check.choice(where, "order", order, (0, 1))
     height, width, channels = image.shape
     # In a frame of `fill`, onto which all places outside are moved, every index exists.
-    framed = jnp.full((height + 3, width + 3, channels), _image.filled("resample", image, fill))
+    framed = jnp.full((height + 3, width + 3, channels), _image.filled(where, image, fill))
     pixels = framed.at[1:-2, 1:-2].set(image).reshape(-1, channels)
 
     def x(i, j):
@@ -55,8 +62,8 @@ def resample(image: Any, at: Any, *, order: int = 1, fill: ArrayLike = 0) -> jax
         return pixels.at[index].get(mode="clip")
 
     dtype = _image.wide(image)
-    row = jnp.clip(jnp.asarray(at[0], dtype), -1, height)
-    column = jnp.clip(jnp.asarray(at[1], dtype), -1, width)
+    row = jnp.clip(jnp.asarray(row, dtype), -1, height)
+    column = jnp.clip(jnp.asarray(column, dtype), -1, width)
     if order == 0:
         return x(jnp.floor(row + 0.5), jnp.floor(column + 0.5))
     i, j = jnp.floor(row), jnp.floor(column)
@@ -64,6 +71,13 @@ def resample(image: Any, at: Any, *, order: int = 1, fill: ArrayLike = 0) -> jax
     upper = (1 - b) * x(i, j).astype(dtype) + b * x(i, j + 1).astype(dtype)
     lower = (1 - b) * x(i + 1, j).astype(dtype) + b * x(i + 1, j + 1).astype(dtype)
     return _image.narrowed((1 - a) * upper + a * lower, image.dtype)
+
+
+def centered(image: jax.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns the center of an image, and row and column of each pixel from there."""
+    c = (np.array(image.shape[:2], _image.wide(image)) - 1) / 2
+    row, column = np.indices(image.shape[:2], c.dtype) - c[:, None, None]
+    return c, row, column
 
 
 def lens_distortion(
@@ -91,15 +105,15 @@ def lens_distortion(
         D. C. Brown, Close-range camera calibration, 1971: its first radial coefficient.
     """
     _check.finite("lens_distortion", "strength", strength)
-    image = _image.checked("lens_distortion", image)
-    height, width, _ = image.shape
-    dtype = _image.wide(image)
-    c = np.array([height - 1, width - 1], dtype) / 2
-    row, column = (p - c[i] for i, p in enumerate(np.indices((height, width), dtype)))
+    return _distorted("lens_distortion", image, strength, order, fill)
+
+
+def _distorted(where, image, strength, order, fill):
+    image = _image.checked(where, image)
+    c, row, column = centered(image)
     r2 = (row**2 + column**2) / max((c**2).sum(), 1)
-    scale = 1 + jnp.asarray(strength, dtype) * r2
-    at = [c[0] + scale * row, c[1] + scale * column]
-    return resample(image, at, order=order, fill=fill)
+    scale = 1 + jnp.asarray(strength, c.dtype) * r2
+    return read(where, image, c[0] + scale * row, c[1] + scale * column, order, fill)
 
 
 def random_lens_distortion(
@@ -121,11 +135,12 @@ def random_lens_distortion(
         >>> random_lens_distortion(jax.random.key(0), jnp.ones((4, 4, 1)), strength=0.2).shape
         (4, 4, 1)
     """
-    _check.nonnegative("random_lens_distortion", "strength", strength)
-    image = _image.checked("random_lens_distortion", image)
+    where = "random_lens_distortion"
+    _check.nonnegative(where, "strength", strength)
+    image = _image.checked(where, image)
     dtype = _image.wide(image)
     k = jnp.asarray(strength, dtype) * jax.random.uniform(key, (), dtype, -1, 1)
-    return lens_distortion(image, k, order=order, fill=fill)
+    return _distorted(where, image, k, order, fill)
 
 
 def elastic(
@@ -172,5 +187,5 @@ def elastic(
     dtype = _image.wide(image)
     u = 2 * _image.draw(jax.random.uniform, key, (height, width, 2), dtype) - 1
     moved = jnp.asarray(alpha, dtype) * jnp.moveaxis(blur(u, sigma, mode="constant"), -1, 0)
-    at = np.indices((height, width), dtype) + moved
-    return resample(image, at, order=order, fill=fill)
+    row, column = np.indices((height, width), dtype) + moved
+    return read("elastic", image, row, column, order, fill)

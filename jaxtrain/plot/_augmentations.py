@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from jaxtrain import _check
+from jaxtrain.augment._image import white
 from jaxtrain.data import ArrayDataset, Source
 from jaxtrain.data._order import check_seed
 
@@ -59,7 +60,7 @@ def augmentations(
         _check.positive("augmentations", "high", high)
     if not isinstance(dataset, ArrayDataset | Source):
         _check.fail("augmentations", "dataset", "a data set", type(dataset).__name__, "", TypeError)
-    if names is not None and len(names) < (dataset.classes or 0):
+    if names is not None and (not hasattr(names, "__len__") or len(names) < (dataset.classes or 0)):
         rule = f"a name for each of the {dataset.classes} classes"
         _check.fail("augmentations", "names", rule, names)
     by_name = isinstance(augment, Mapping)
@@ -69,6 +70,8 @@ def augmentations(
     else:
         numbers = list(range(min(examples, len(dataset))))
         rows = {str(i): augment for i in numbers}
+    if not rows:
+        _check.fail("augmentations", "augment", "a function, or at least one by name", augment)
     for f in (*rows.values(), mix):
         if f is not None:
             _check.function("augmentations", "augment or mix", f)
@@ -82,7 +85,7 @@ def augmentations(
     elif mix is not None:
         _check.fail("augmentations", "dataset", "one with classes, to mix", None)
 
-    # As in a step; by itself each call of one with a loop, such as a policy, would compile anew.
+    # As in a step: operation by operation an augmentation takes several times as long.
     rows = {name: f if f is None else jax.jit(f) for name, f in rows.items()}
     key = jax.random.key(seed)
     columns = [(image, label)]
@@ -102,8 +105,7 @@ def augmentations(
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
     for j, (images, labels) in enumerate(columns):
         for axes, x, y in zip(grid[:, j], images, labels, strict=True):
-            white = high or (255 if np.issubdtype(x.dtype, np.integer) else 1)
-            x = np.clip(np.asarray(x, np.float32) / white, 0, 1)
+            x = np.clip(np.asarray(x, np.float32) / white("augmentations", high, x.dtype), 0, 1)
             axes.imshow(x[..., 0] if x.shape[-1] == 1 else x, cmap="gray", vmin=0, vmax=1)
             if titled:
                 axes.set_title(_said(y, dataset.classes, names), fontsize=8)
