@@ -113,9 +113,11 @@ def function(where: str, argument: str, value: Any, fix: str = "") -> None:
 def array(where: str, argument: str, x: Any, make: Callable = jnp.asarray) -> Any:
     """Returns what `make` makes of x, an array unless x is something else than numbers."""
     try:
-        return make(x)
+        if not isinstance(x, str):  # of which some are a deprecated dtype
+            return make(x)
     except (TypeError, ValueError, OverflowError):
-        fail(where, argument, "an array of numbers", x, error=TypeError)
+        pass
+    fail(where, argument, "an array of numbers", x, error=TypeError)
 
 
 def is_real(dtype: Any) -> bool:

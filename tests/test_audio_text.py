@@ -151,6 +151,10 @@ def test_words_are_put_in_after_tokens():
             "signal must be of signed integers or floats, got 'uint8'; take 128 from uint8",
         ),
         (lambda: augment.audio_shift(key(0), [], limit=1), r"signal must be of shape \(samples,"),
+        (
+            lambda: augment.audio_gain(key(0), np.ones((2, 9, 1)), decibels=1.0),
+            r"signal must be .*, got \(2, 9, 1\); jax.vmap takes a batch",
+        ),
     ],
 )
 def test_refuses(call, message):

@@ -270,7 +270,7 @@ def test_a_fill_is_rounded_and_has_channels():
             r"blend: other must be of a shape that broadcasts to \(4, 4, 3\), got \(2,\)",
         ),
         (
-            lambda x: augment.audio_noise(key(0), x, snr="a"),
+            lambda x: augment.audio_noise(key(0), x[0], snr="a"),
             TypeError,
             "audio_noise: snr must be a number",
         ),

@@ -28,10 +28,10 @@ def test_each_image_stands_beside_its_augmentations():
     figure = plot.augmentations(DATASET, add, examples=3, samples=4, high=250)
     grid = np.array(figure.axes).reshape(3, 5)
     levels = np.array([[pixels(axes).mean() * 250 for axes in row] for row in grid])
-    np.testing.assert_allclose(levels[:, 0], [0, 50, 100], atol=1e-4)
+    np.testing.assert_allclose(levels[:, 0], [0, 100, 200], atol=1e-4)
     added = levels[:, 1:] - levels[:, :1]
     assert added.min() > 0.9 and added.max() < 5.1 and len(np.unique(added.round())) > 2
-    assert [axes.get_title() for axes in grid[:, 2]] == ["0", "1", "2"]
+    assert [axes.get_title() for axes in grid[:, 2]] == ["0", "2", "1"]
 
 
 def test_titles_say_the_shares_of_a_mixture():
@@ -39,9 +39,22 @@ def test_titles_say_the_shares_of_a_mixture():
         return images, 0.75 * labels + 0.25 * labels[::-1]
 
     names = ["cat", "dog", "cow"]
-    figure = plot.augmentations(DATASET, mix=mix, names=names, examples=3, samples=1)
+    three = DATASET[:3]
+    figure = plot.augmentations(three, mix=mix, names=names, samples=1)
     titles = [axes.get_title() for axes in figure.axes]
-    assert titles == ["cat", "0.75 cat + 0.25 cow", "dog", "dog", "cow", "0.75 cow + 0.25 cat"]
+    assert titles == ["cat", "0.75 cat\n0.25 cow", "dog", "dog", "cow", "0.75 cow\n0.25 cat"]
+    figure = plot.augmentations(three, mix=mix, samples=1)
+    assert figure.axes[1].get_title() == "0.75 0 + 0.25 2"
+
+
+def test_what_is_cut_off_is_said():
+    standardized = ArrayDataset(
+        np.float32([-1, 2])[:, None, None, None] * np.ones((1, 4, 4, 1)), [0, 1]
+    )
+    with pytest.warns(
+        UserWarning, match=r"images must be in \[0, 1\], got \[-1, 2\]; .*standardize"
+    ):
+        plot.augmentations(standardized, samples=1)
 
 
 def test_several_augmentations_are_rows_by_name():

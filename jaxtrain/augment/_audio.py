@@ -25,7 +25,7 @@ def audio_noise(
 
     Args:
         key: the random key of this signal.
-        signal: x, (samples, ...).
+        signal: x, (samples,) or (samples, channels).
         snr: the ratio of the powers of signal and noise, in decibels; of two, one has to be given.
         std: the standard deviation of the noise in the unit of the signal, >= 0.
 
@@ -57,7 +57,7 @@ def audio_shift(key: jax.Array, signal: Any, *, limit: int, circular: bool = Fal
 
     Args:
         key: the random key of this signal.
-        signal: (samples, ...).
+        signal: (samples,) or (samples, channels).
         limit: the largest shift in samples, at least 0.
         circular: whether what leaves at one end enters at the other; else zeros do.
 
@@ -83,7 +83,7 @@ def audio_gain(key: jax.Array, signal: Any, *, decibels: ArrayLike) -> jax.Array
 
     Args:
         key: the random key of this signal.
-        signal: x, (samples, ...).
+        signal: x, (samples,) or (samples, channels).
         decibels: the largest gain and loss, >= 0.
 
     Returns:
@@ -103,8 +103,10 @@ def audio_gain(key: jax.Array, signal: Any, *, decibels: ArrayLike) -> jax.Array
 
 def _checked(where, signal):
     signal = _check.array(where, "signal", signal)
-    if signal.ndim == 0 or signal.size == 0:
-        _check.fail(where, "signal", "of shape (samples, ...)", signal.shape)
+    if signal.ndim not in (1, 2) or signal.size == 0:
+        fix = "jax.vmap takes a batch" if signal.ndim == 3 else ""
+        rule = "of shape (samples,) or (samples, channels)"
+        _check.fail(where, "signal", rule, signal.shape, fix)
     if not any(jnp.issubdtype(signal.dtype, kind) for kind in (np.signedinteger, np.floating)):
         fix = "take 128 from uint8, whose silence it is"
         rule = "of signed integers or floats"

@@ -9,7 +9,6 @@ from jax.typing import ArrayLike
 
 from jaxtrain import _check
 from jaxtrain.augment import _image
-from jaxtrain.data._blocks import is_real
 from jaxtrain.data.pca import eigen
 from jaxtrain.errors import DataError
 
@@ -52,7 +51,7 @@ def fit_lighting(images: Any, *, high: float | None = None) -> Lighting:
         array([0.5, 0. ])
     """
     images = _check.array("fit_lighting", "images", images, np.asarray)
-    if not is_real(images.dtype):
+    if not _check.is_real(images.dtype):
         _check.fail("fit_lighting", "images", "numbers", str(images.dtype), error=TypeError)
     channels = images.shape[-1] if images.ndim else 0
     if not 0 < channels**2 <= images.size:

@@ -134,7 +134,9 @@ def predict_views(
     The probabilities are averaged, not the logits; the class is the argmax of the mean.
 
     Args:
-        predict: p, from images (n, height, width, channels) to probabilities (n, K).
+        predict: p, from images (n, height, width, channels) to probabilities (n, K), a function
+            that JAX can trace: `lambda x: jax.nn.softmax(m.net.apply(m.params, m.state, x,
+            nn.EVAL)[0])` of a trained `m = train.fit(...).model`.
         images: x, (batch, ...).
         views: from one image to its V views, (V, height, width, channels), such as `flips` or
             `functools.partial(ten_crop, size=224)`.

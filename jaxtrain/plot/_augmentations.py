@@ -1,5 +1,6 @@
 """What an augmentation does to images, and a mixture to their labels."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ def augmentations(
         mix: `f(key, images, labels) -> images, labels`, as in `train.make_step`; it mixes the
             images that are shown with each other.
         names: of the classes; None shows their numbers.
-        examples: rows, >= 1: the first images of the data set.
+        examples: rows, >= 1: of images from the first of the data set to the last, evenly spread.
         samples: columns beside that of the images as they are, >= 1, each with a key of its own.
         seed: of the keys.
         high: what is drawn white; None means 255 for integers and 1 for floats.
@@ -68,7 +69,8 @@ def augmentations(
     if isinstance(augment, Mapping):
         rows, numbers = dict(augment), [0] * len(augment)
     else:
-        numbers = list(range(min(examples, len(dataset))))
+        spread = np.linspace(0, len(dataset) - 1, min(examples, len(dataset)))
+        numbers = spread.astype(int).tolist()
         rows = {str(i): augment for i in numbers}
     if not rows:
         _check.fail("augmentations", "augment", "a function, or at least one by name", augment)
@@ -80,6 +82,15 @@ def augmentations(
     if getattr(image, "ndim", 0) != 4 or image.shape[-1] not in (1, 3):
         rule = "images (n, height, width, 1 or 3)"
         _check.fail("augmentations", "dataset", rule, jax.tree.map(np.shape, image))
+    low, top = float(image.min()), float(image.max())
+    end = white("augmentations", high, image.dtype)
+    if low < 0 or top > end:
+        warnings.warn(
+            f"augmentations: images must be in [0, {end}], got [{low:.3g}, {top:.3g}]; the rest is"
+            " cut off, as by augmentations of color: give high=, or raw images, which"
+            " nn.standardize standardizes in the net",
+            stacklevel=2,
+        )
     if dataset.classes is not None:
         label = np.eye(dataset.classes, dtype=np.float32)[label]
     elif mix is not None:
@@ -105,7 +116,7 @@ def augmentations(
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
     for j, (images, labels) in enumerate(columns):
         for axes, x, y in zip(grid[:, j], images, labels, strict=True):
-            x = np.clip(np.asarray(x, np.float32) / white("augmentations", high, x.dtype), 0, 1)
+            x = np.clip(np.asarray(x, np.float32) / end, 0, 1)
             axes.imshow(x[..., 0] if x.shape[-1] == 1 else x, cmap="gray", vmin=0, vmax=1)
             if titled:
                 axes.set_title(_said(y, dataset.classes, names), fontsize=8)
@@ -117,11 +128,11 @@ def augmentations(
 
 
 def _said(label: np.ndarray, classes: int | None, names: Sequence[str] | None) -> str:
-    """Returns a label as text: "3", or "0.6 cat + 0.4 dog"."""
+    """Returns a label as text: "3", "0.60 3 + 0.40 8", or names below each other."""
     if classes is None:
         return np.array2string(np.asarray(label), precision=2)
     share = {i: float(label[i]) for i in np.argsort(-label, kind="stable") if label[i] > 0.005}
     said = {i: str(i) if names is None else names[i] for i in share}
     if len(share) == 1:
         return next(iter(said.values()))
-    return " + ".join(f"{share[i]:.2f} {said[i]}" for i in share)
+    return (" + " if names is None else "\n").join(f"{share[i]:.2f} {said[i]}" for i in share)
