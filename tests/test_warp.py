@@ -87,9 +87,8 @@ def test_affine_equals_scipy(name, options, x64):
 @pytest.mark.parametrize("library", ["scipy", "torch"])
 def test_rotate_by_30_degrees_equals(library, x64):
     y = augment.rotate(VECTORS["image"], 30)
-    np.testing.assert_allclose(
-        y, VECTORS[f"rotate, {library}"], rtol=0, atol=20 * 2**-50
-    )  # as above
+    # As for affine maps.
+    np.testing.assert_allclose(y, VECTORS[f"rotate, {library}"], rtol=0, atol=20 * 2**-50)
 
 
 def test_rotate_in_single_precision_and_in_bytes():
