@@ -418,9 +418,10 @@ def test_whitening_a_singular_covariance_in_float32():
 
     y, dx = both(x)
     assert np.isfinite(dx).all()
-    # Unit variance along (1, 1, 1, 1) / 2, nothing across; 316 times the rounding of x, 1e-5.
-    np.testing.assert_allclose((y.sum(1) / 2).std(), 1, rtol=0.01)
-    np.testing.assert_allclose(y - y.mean(1, keepdims=True), 0, atol=0.03)
+    # Unit variance along (1, 1, 1, 1) / 2, nothing across. Distances below 256 times numbers below
+    # 1 / sqrt(eps) = 316 times 3/4 round by 2^-9, in sums of four; 64 of their sums, of any sign.
+    np.testing.assert_allclose((y.sum(1) / 2).std(), 1, rtol=0, atol=8 * 2**-9 / np.sqrt(64))
+    np.testing.assert_allclose(y - y.mean(1, keepdims=True), 0, rtol=0, atol=4 * 2**-9)
 
 
 def test_running_mean_and_whitening_of_three_batches(x64):
