@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from catalogue import key
+from scipy import stats
 
 from jaxtrain import augment
 from jaxtrain.errors import ConfigError
@@ -32,6 +33,7 @@ def test_noise_has_the_power_that_is_asked_for():
         n = noise.size
         assert noise.std() == pytest.approx(std, rel=5 / np.sqrt(2 * n) + 3e-4)
         assert abs(noise.mean()) < 5 * std / np.sqrt(n)
+        assert stats.kstest(noise[:, 0], stats.norm(0, std).cdf).pvalue > 1e-3
     quiet = augment.audio_noise(key(0), x, snr=np.inf)
     np.testing.assert_array_equal(quiet, x)
 
@@ -52,6 +54,7 @@ def test_shift_and_gain():
         assert (abs(np.bincount(np.array(found) + 2) - N / 5) < 5 * np.sqrt(N * 0.16)).all()
     gain = 20 * np.log10(many(augment.audio_gain, jnp.ones((3, 2)), decibels=6.0))
     assert np.ptp(gain, axis=(1, 2)).max() == 0
+    assert stats.kstest(gain[:, 0, 0], "uniform", (-6, 12)).pvalue > 1e-3
     # Of 400 none is within 0.3 of an end with probability (1 - 0.3 / 12)^400 = 4e-5. The power and
     # the logarithm are right to some units of float32, 4.8e-7 at 6.
     assert 5.7 < gain.max() < 6 + 2e-6 and -6 - 2e-6 < gain.min() < -5.7

@@ -239,8 +239,8 @@ def test_weights_after_five_steps(x64, reach):
     h, v = polynomial.many(8, 5, range(200), reach=reach)
     early = abs(polynomial.descend(h, v, np.array([5]))[0][:, 0])
     for i, printed in enumerate(EARLY[reach]):
-        # They are printed to 0.01.
-        assert is_median(early[:, i], printed) or abs(np.median(early[:, i]) - printed) < 0.01, i
+        # They are printed to 0.01: up to half of that is what has been rounded.
+        assert any(is_median(early[:, i], printed + r) for r in (-0.005, 0, 0.005)), i
 
 
 @pytest.mark.fast
