@@ -64,7 +64,8 @@ def test_each_image_is_augmented_by_itself_within_its_range(dtype, part):
     again = each(keys.at[0].set(keys[3]), x.at[0].set(x[3]))
     for name, y in together.items():
         y, other = np.asarray(y), np.asarray(again[name])
-        assert y.min() >= 0 and y.max() <= (255 if dtype == "uint8" else 1 + 1e-6), name
+        # Weights that add up to 1 may round to a little more, twice in two directions.
+        assert y.min() >= 0 and y.max() <= (255 if dtype == "uint8" else 1 + 2**-22), name
         # Not of the others in the batch, and the same wherever it stands in it.
         np.testing.assert_array_equal(other[1:], y[1:], err_msg=name)
         np.testing.assert_array_equal(other[0], y[3], err_msg=name)

@@ -216,14 +216,19 @@ def test_standardize_equals_sklearn(standard_scaler, dtype):
     stats = data.standardize.fit(x)
     wide = np.float64 if dtype == np.float64 else np.float32
     assert stats.mean.dtype == stats.std.dtype == wide and stats.mean.shape == (1, 4)
-    np.testing.assert_allclose(stats.mean[0], scaler.mean_, rtol=1e-7)
-    np.testing.assert_allclose(stats.std[0, :3], scaler.scale_[:3], rtol=1e-7)
+    # Computed in float64, a mean of 3000 to some 1e-14, then rounded once.
+    rtol = 2**-24 if wide == np.float32 else 1e-14
+    np.testing.assert_allclose(stats.mean[0], scaler.mean_, rtol=rtol)
+    np.testing.assert_allclose(stats.std[0, :3], scaler.scale_[:3], rtol=rtol)
     assert stats.std[0, 3] == wide(1e-8)  # the constant feature
     y = data.standardize.apply(stats, x)
     assert y.dtype == wide
-    # Values up to 2 from a mean of 100 that is rounded to 4e-6 on a scale of 58.
-    np.testing.assert_allclose(y, scaler.transform(x), atol=1e-6, rtol=0)
-    np.testing.assert_allclose(data.standardize.invert(stats, y), x, rtol=0, atol=1e-4)
+    # Values below 2: a mean below 128 and a difference below it round by 2^-18, on a scale of 57;
+    # the scale and the quotient by 2^-24.
+    np.testing.assert_allclose(y, scaler.transform(x), atol=4e-7, rtol=0)
+    # The same, a product and a sum below 256, of 2^-17.
+    back = data.standardize.invert(stats, y)
+    np.testing.assert_allclose(back, x, rtol=0, atol=58 * 4e-7 + 2**-16)
 
 
 @pytest.mark.fast
@@ -241,8 +246,9 @@ def test_standardize_by_feature_channel_and_all(per, shape, axes):
     x = np.random.default_rng(1).integers(0, 256, (50, 4, 4, 3), np.uint8)
     stats = data.standardize.fit(x, per=per)
     assert stats.mean.shape == stats.std.shape == shape
-    np.testing.assert_allclose(stats.mean, x.mean(axes, keepdims=True), rtol=1e-7)
-    np.testing.assert_allclose(stats.std, x.std(axes, keepdims=True), rtol=1e-7)
+    # Rounded to float32 once.
+    np.testing.assert_allclose(stats.mean, x.mean(axes, keepdims=True), rtol=2**-24)
+    np.testing.assert_allclose(stats.std, x.std(axes, keepdims=True), rtol=2**-24)
     centred = data.standardize.fit(x, per=per, scale=False)
     np.testing.assert_array_equal(data.standardize.apply(centred, x), x - stats.mean)
 
@@ -254,16 +260,17 @@ def test_standardize_is_a_layer_under_jit(standard_scaler, dtype):
     y = jax.jit(layer)(x)
     assert y.dtype == (x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.float32)
     expected = standard_scaler.fit_transform(np.arange(24.0).reshape(4, 6))
-    # Values up to 1.4: half a unit in the last place of the result's type, or of float32.
-    eps = jnp.finfo(y.dtype).eps
-    np.testing.assert_allclose(y.astype(jnp.float32), expected, atol=max(eps, 5e-7), rtol=0)
+    # Values below 2: half a unit in the last place of the result's type, and in float32 three of
+    # 2^-24 before: the scale, the difference and the quotient.
+    atol = float(jnp.finfo(y.dtype).eps) / 2 + 2 * 3 * 2**-24
+    np.testing.assert_allclose(y.astype(jnp.float32), expected, atol=atol, rtol=0)
 
 
 def test_standardize_in_float64(x64):
     x = 1e8 + jnp.arange(3.0)[:, None]  # a float32 mean would be 4 off
     y = data.standardize.apply(data.standardize.fit(x), x)
-    # 1e8 has a unit of 1.5e-8 in the last place.
-    np.testing.assert_allclose(y[:, 0], np.array([-1, 0, 1]) * 1.5**0.5, atol=3e-8)
+    # 1e8 has a unit of 1.5e-8 in the last place, on a scale of 0.82.
+    np.testing.assert_allclose(y[:, 0], np.array([-1, 0, 1]) * 1.5**0.5, rtol=0, atol=2e-8)
 
 
 def test_standardize_refuses():

@@ -47,7 +47,8 @@ def test_random_flip_mirrors_as_often_as_it_says():
     for axis, flipped in flips.items():
         y = drawn(augment.random_flip, x, axis=axis)[..., 0]
         is_flipped, is_not = ((y == z).all((1, 2)) for z in (flipped, x[..., 0]))
-        assert (is_flipped ^ is_not).all() and abs(is_flipped.mean() - 0.5) < 2 / np.sqrt(200)
+        share = is_flipped.mean()
+        assert (is_flipped ^ is_not).all() and abs(share - 0.5) < 4 * np.sqrt(0.25 / 200)
 
 
 @pytest.mark.fast
@@ -76,8 +77,8 @@ def test_resize_equals_torch(name, size, x64):
     method, _, aliased = name.partition(", ")
     y = augment.resize(VECTORS["image"], size, method=method, antialias=not aliased)
     expected = VECTORS[f"resize, {name}, {size[0]}x{size[1]}"]
-    # The kernels' weights are float32 numbers' in none of them; sums of at most 36 terms below 1.
-    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-13)
+    # Sums of at most 36 terms below 1, each weight and each sum right to 2^-53.
+    np.testing.assert_allclose(y, expected, rtol=0, atol=8e-15)
 
 
 def test_resize_rounds_integers_and_keeps_them_in_range():
@@ -90,7 +91,12 @@ def test_resize_rounds_integers_and_keeps_them_in_range():
 
 
 def read(y, margin=5):
-    """Returns origin and step of the places that a square of PLACES was read at, (n, 2) each."""
+    """Returns origin and step of the places that a square of PLACES was read at, (n, 2) each.
+
+    A pixel is a sum of two places below 64, each rounded by 2^-19, with weights of places that are
+    rounded as much: off by 2^-17 in all. A step over 37 pixels or more is off by 2^-16 / 37 = 4e-7,
+    6e-7 of itself, and an origin by 2^-17 and nine steps', 1.2e-5.
+    """
     step = np.stack([np.diff(y[:, margin:-margin, 9, 0], axis=1).mean(1),
                      np.diff(y[:, 9, margin:-margin, 1], axis=1).mean(1)], -1)  # fmt: skip
     return y[:, 9, 9] - 9 * step, step
@@ -100,17 +106,21 @@ def test_random_resized_crop_of_resnet():
     f = functools.partial(augment.random_resized_crop, size=48, short_side=(48, 60))
     origin, step = read(drawn(f, PLACES.astype(np.float32), 300))
     sides = 40 / step  # the image grows, so that the ramp is interpolated exactly
-    np.testing.assert_allclose(sides[:, 0], sides[:, 1], rtol=1e-4)
-    np.testing.assert_allclose(sides, np.round(sides), rtol=0, atol=2e-3)
+    np.testing.assert_allclose(sides[:, 0], sides[:, 1], rtol=2 * 6e-7)
+    np.testing.assert_allclose(sides, np.round(sides), rtol=6e-7)
     # Of 13 lengths one is missed by 300 draws with probability 13 (12/13)^300 = 5e-10.
     assert set(np.round(sides[:, 0])) == set(range(48, 61))
     # The middle of the first pixel is (first + 1/2) step - 1/2.
-    first = (origin + 0.5) / step - 0.5
-    np.testing.assert_allclose(first, np.round(first), rtol=0, atol=2e-2)
+    exact = (origin + 0.5) / step - 0.5
+    first, sides = np.round(exact), np.round(sides)
+    # A first pixel of at most 42 is off by 42 * 6e-7 + 1.2e-5 / 0.67.
+    np.testing.assert_allclose(exact, first, rtol=0, atol=4.3e-5)
     room = np.stack([sides[:, 0], np.round(1.5 * sides[:, 1])], -1) - 48
-    assert (first > -0.1).all() and (first < room + 0.1).all()
     shares = first[room > 5] / room[room > 5]
-    assert shares.min() < 0.02 and abs(shares.mean() - 0.5) < 4 * 0.35 / np.sqrt(len(shares))
+    # Some 440 numbers, each of 7 to 43 values, miss one of the ends with probability e^-20. The
+    # deviation of seven or more equal steps from 0 to 1 is at most 1/3.
+    assert shares.min() == 0 and shares.max() == 1 and (0 <= first).all() and (first <= room).all()
+    assert abs(shares.mean() - 0.5) < 4 / 3 / np.sqrt(len(shares))
 
 
 def test_random_resized_crop_of_resnet_is_a_crop_of_the_resized_image():
@@ -119,8 +129,8 @@ def test_random_resized_crop_of_resnet_is_a_crop_of_the_resized_image():
     windows = np.lib.stride_tricks.sliding_window_view(resized, (5, 5, 3))[:, :, 0]
     y = drawn(augment.random_resized_crop, image, 60, size=5, short_side=(6, 6))
     distance = np.abs(y[:, None, None] - windows[None]).max((3, 4, 5)).reshape(60, 4)
-    # Each is one of the four crops, to rounding of weights below 1.
-    assert (distance.min(1) < 1e-5).all() and set(distance.argmin(1)) == {0, 1, 2, 3}
+    # Each is one of the four crops: weights from places below 8, 2^-22 twice, and two sums of four.
+    assert (distance.min(1) < 1e-6).all() and set(distance.argmin(1)) == {0, 1, 2, 3}
 
 
 def test_random_resized_crop_of_inception():
@@ -129,10 +139,11 @@ def test_random_resized_crop_of_inception():
     )
     origin, step = read(drawn(f, PLACES.astype(np.float32), 300))
     height, width = np.round(64 * step).T
-    np.testing.assert_allclose(64 * step, np.stack([height, width], -1), rtol=0, atol=1e-2)
-    first = origin - (step - 1) / 2
-    last = first + 64 * step
-    assert (first > -0.05).all() and (last < [40.05, 60.05]).all()
+    np.testing.assert_allclose(64 * step, np.stack([height, width], -1), rtol=0, atol=64 * 4e-7)
+    exact = origin - (step - 1) / 2
+    first = np.round(exact)
+    np.testing.assert_allclose(exact, first, rtol=0, atol=1.3e-5)
+    assert (first >= 0).all() and (first + np.stack([height, width], -1) <= [40, 60]).all()
     # All boxes of these ranges fit, so that none is drawn again; rounding of two sides of 17 and
     # more changes area and ratio by 6 %, less than these tests see.
     assert stats.kstest(height * width / 2400, "uniform", (0.2, 0.3)).pvalue > 1e-3
@@ -145,8 +156,8 @@ def test_random_resized_crop_of_an_image_that_no_box_fits():
         augment.random_resized_crop, size=48, form="inception", area=(1.0, 1.0), ratio=(1.0, 1.0)
     )
     origin, step = read(drawn(f, PLACES.astype(np.float32), 2))
-    np.testing.assert_allclose(step, 40 / 48, rtol=1e-4)  # the square in the middle, 40 x 40
-    np.testing.assert_allclose(origin - (step - 1) / 2, [[0, 10]] * 2, atol=1e-2)
+    np.testing.assert_allclose(step, 40 / 48, rtol=6e-7)  # the square in the middle, 40 x 40
+    np.testing.assert_allclose(origin - (step - 1) / 2, [[0, 10]] * 2, rtol=0, atol=1.3e-5)
 
 
 @pytest.mark.fast

@@ -17,8 +17,8 @@ X = VECTORS["x"]
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 3, 2, 2), np.uint8)
 
 
-def close(actual, expected, tolerance=1e-10):
-    """Equal but for rounding in float64, relative to the largest entry."""
+def close(actual, expected, tolerance=4e-12):
+    """Equal relative to the largest entry, to 2^-53 times 3.4e4, the condition of X."""
     scale = np.abs(expected).max()
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * scale)
 
@@ -117,8 +117,9 @@ def test_a_stream_is_fitted_as_the_whole(module, tmp_path):
         stats = module.fit(lambda batches=batches: iter(batches))
         for a, b in zip(stats, whole, strict=True):
             assert a.dtype == np.float64
-            # A mean of 1e4 loses 1e4 of the 1e-16 of a unit; the sums are of 2500 terms.
-            np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+            # The mean, 1e4, and with it each distance, is off by 2^-40; of 2500 such of random sign
+            # 50 are left.
+            np.testing.assert_allclose(a, b, rtol=0, atol=50 * 2**-40)
     file = np.memmap(tmp_path / "x", x.dtype, "w+", shape=x.shape)
     file[:] = x
     jax.tree.map(np.testing.assert_array_equal, module.fit(file), whole)
@@ -129,7 +130,8 @@ def test_pca_of_much_data_is_that_of_little(monkeypatch):
     monkeypatch.setattr(data.pca, "HELD", 0)
     much = data.pca.fit(lambda: iter(np.split(X, 3))), data.whiten.fit(X[:, :2], form="zca", eps=0)
     for a, b in zip(little[0] + little[1], much[0] + much[1], strict=True):
-        close(a, b, 1e-8)  # the square of a condition number of 1e4, times 1e-16
+        # The largest variance, 1.1e5, over the least gap of two, 0.05, times 2^-53.
+        close(a, b, 2.5e-10)
     x = np.arange(20.0)[:, None] * [1, 2] + [0, 1e6 * np.pi]
     assert not data.pca.fit(x).variance[1]  # what rounding leaves
 
@@ -196,7 +198,9 @@ def test_what_does_not_vary_stays_finite():
         (data.standardize, {"eps": 1.0}),
     ]:
         stats = module.fit(x, **options)
-        close(module.invert(stats, module.apply(stats, x)), x)
+        # Some dozen units, of each column by itself: the first is a million times the others.
+        back = module.invert(stats, module.apply(stats, x))
+        np.testing.assert_allclose(back, x, rtol=24 * 2**-52)
         assert abs(module.apply(stats, later)).max() < 10
     np.testing.assert_array_equal(data.min_max.apply(data.min_max.fit(x, low=-1), x)[:, 0], -1)
     whitened = data.whiten.apply(data.whiten.fit(x, eps=0), x)
@@ -320,8 +324,8 @@ def test_a_pipeline_is_its_steps_one_after_the_other():
     np.testing.assert_array_equal(nested.apply(nested.fit(x), x), y)
     layer = nn.serial(functools.partial(whole.apply, stats), jnp.tanh)
     out, _ = jax.jit(lambda x: layer.apply({}, {}, x, nn.EVAL))(jnp.asarray(IMAGES))
-    # Coordinates up to 6, in float32.
-    np.testing.assert_allclose(out, np.tanh(y), rtol=0, atol=5e-6)
+    # Coordinates below 8, sums of 12 terms in float32, 2^-22 each.
+    np.testing.assert_allclose(out, np.tanh(y), rtol=0, atol=12 * 2**-22)
 
 
 def test_a_pipeline_goes_back_and_reads_streams():

@@ -30,12 +30,12 @@ def test_no_group_is_in_two_parts(stratified):
     np.testing.assert_array_equal(np.sort(together), np.arange(300))
     groups = [set(GROUP[part.image]) for part in parts]
     assert not (groups[0] & groups[1] or groups[0] & groups[2] or groups[1] & groups[2])
-    # Groups have up to 14 examples, and the small ones come last.
+    # Groups have 4 to 12 examples, and the small ones come last: each part is off by one of those.
     assert abs(np.array([len(part) for part in parts]) - [180, 60, 60]).max() <= 4
     if stratified:
         counts = np.array([np.bincount(part.label, minlength=3) for part in parts])
         target = np.outer([0.6, 0.2, 0.2], np.bincount(LABEL))
-        assert abs(counts - target).max() <= 5
+        assert abs(counts - target).max() <= 4
     names = np.array([f"writer {g}" for g in GROUP])
     again = data.split(dataset, (180, 60, 60), seed=1, stratified=stratified, groups=names)
     sizes = [sorted(len(p) for p in each) for each in (parts, again)]
@@ -88,6 +88,7 @@ def test_no_group_is_in_two_folds():
     folds = list(data.k_fold(numbered(LABEL, 3), 5, groups=GROUP))
     for train, validation in folds:
         assert not set(GROUP[train.image]) & set(GROUP[validation.image])
+    # As above, by one of the small groups.
     assert abs(np.array([len(validation) for _, validation in folds]) - 60).max() <= 4
     # A class per group: sizes must be balanced too, or a fold stays empty.
     pairs = data.k_fold(numbered(np.array([0, 1], np.int32), 2), 2, groups=["a", "b"])
@@ -157,8 +158,9 @@ def test_cross_validation_by_its_formulas():
     np.testing.assert_array_equal(scores.values["mean"], v)
     assert scores.mean["mean"] == v.mean()
     std = (((v - v.mean()) ** 2).sum() / 6) ** 0.5
-    np.testing.assert_allclose(scores.std["mean"], std, rtol=1e-14)
-    np.testing.assert_allclose(scores.error["mean"], std / 7**0.5, rtol=1e-14)
+    # A sum of seven squares, a quotient and a root, in both: some 20 of 2^-53.
+    np.testing.assert_allclose(scores.std["mean"], std, rtol=20 * 2**-53)
+    np.testing.assert_allclose(scores.error["mean"], std / 7**0.5, rtol=20 * 2**-53)
     number = data.cross_validate(
         lambda train, validation: 3.0, numbered(LABEL), 2, stratified=False, groups=GROUP
     )

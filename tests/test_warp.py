@@ -38,7 +38,11 @@ def drawn(f, image=RAMPS, n=200, **options):
 
 
 def maps(y):
-    """Returns the matrices and the shifts that ramps have been read with."""
+    """Returns the matrices and the shifts that ramps have been read with.
+
+    A place below 8 is rounded by 2^-22 up to three times and its pixel by as much in all: right to
+    2^-20, a difference of two to 2^-19.
+    """
     shift = y[:, 4, 4]
     return np.stack([y[:, 5, 4] - shift, y[:, 4, 5] - shift], -1), shift
 
@@ -51,11 +55,12 @@ def test_resample_equals_numpy(fill):
     at[:, 0, :5] = [[0, 5, -1, 2, 1e9], [0, 4, -1, -1e9, 2]]
     expected = oracle(x, at.astype(float), fill)
     y = augment.resample(x.astype(np.float32), at, fill=fill)
-    # Weights from places below 16 are off by 2^-20 at most, twice, times 255; sums round less.
-    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-3)
+    # Of exact places: weights that add up to 1 with two roundings and a product with 255 of 2^-24
+    # each, and three sums below 256, 2^-17 each.
+    np.testing.assert_allclose(y, expected, rtol=0, atol=7e-5)
     y = augment.resample(x, at, fill=fill)
     assert y.dtype == np.uint8
-    np.testing.assert_allclose(y.astype(np.float32), expected, rtol=0, atol=0.5 + 1e-3)
+    np.testing.assert_allclose(y.astype(np.float32), expected, rtol=0, atol=0.5 + 7e-5)
 
 
 def test_resample_takes_the_nearest_pixel_and_what_is_no_number():
@@ -75,21 +80,22 @@ def test_resample_takes_the_nearest_pixel_and_what_is_no_number():
 )
 def test_affine_equals_scipy(name, options, x64):
     y = augment.affine(VECTORS["image"], VECTORS["matrix"], VECTORS["shift"], **options)
-    # Numbers below 1 of places below 16, each some roundings of 2^-53.
-    np.testing.assert_allclose(y, VECTORS[f"affine, {name}"], rtol=0, atol=1e-13)
+    # Numbers below 1 of places below 16: in two programs and two directions five of 2^-50.
+    np.testing.assert_allclose(y, VECTORS[f"affine, {name}"], rtol=0, atol=20 * 2**-50)
 
 
 @pytest.mark.parametrize("library", ["scipy", "torch"])
 def test_rotate_by_30_degrees_equals(library, x64):
     y = augment.rotate(VECTORS["image"], 30)
-    np.testing.assert_allclose(y, VECTORS[f"rotate, {library}"], rtol=0, atol=1e-13)
+    # As for affine maps.
+    np.testing.assert_allclose(y, VECTORS[f"rotate, {library}"], rtol=0, atol=20 * 2**-50)
 
 
 def test_rotate_in_single_precision_and_in_bytes():
     x, expected = VECTORS["image"], VECTORS["rotate, scipy"]
-    # Places below 16 in single precision, 2^-20 for some roundings, move values below 1 by as much.
+    # Places below 16 are rounded five times by 2^-21 in each of two directions; values below 1.
     y = augment.rotate(x.astype(np.float32), 30)
-    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=10 * 2**-21)
     y = augment.rotate(VECTORS["bytes"], 30)
     rotated = augment.rotate(VECTORS["bytes"].astype(np.float32), 30)
     assert y.dtype == np.uint8
@@ -116,10 +122,11 @@ def test_rotation_of_an_image_is_a_resampling_matrix():
     x = RNG.normal(size=(5, 5, 1)).astype(np.float32)
     rotate = jax.jit(functools.partial(augment.rotate, degrees=30))
     a = np.asarray(jax.jacobian(rotate)(x)).reshape(25, 25)
-    # A row has four weights; 25 terms below 3 of 2^-24 each.
-    np.testing.assert_allclose(a @ x.ravel(), np.ravel(rotate(x)), rtol=0, atol=1e-5)
-    assert a.min() >= -1e-6 and (np.count_nonzero(a, axis=1) <= 4).all()
-    assert abs(a[6:9].sum(1) - 1).max() < 1e-6  # within the image all weights are there
+    # A row has four weights: their products with numbers below 4 and sums, 2^-23 each.
+    np.testing.assert_allclose(a @ x.ravel(), np.ravel(rotate(x)), rtol=0, atol=8 * 2**-23)
+    assert a.min() >= 0 and (np.count_nonzero(a, axis=1) <= 4).all()
+    # Within the image all weights are there: four products and three sums below 1.
+    assert abs(a[6:9].sum(1) - 1).max() < 7 * 2**-25
     assert abs(a @ a.T - np.eye(25)).max() > 0.5
 
 
@@ -131,10 +138,10 @@ def test_lens_distortion_equals_numpy_and_has_the_sign_of_a_barrel():
     for k in (-0.3, 0.4):
         y = augment.lens_distortion(x, k)
         expected = oracle(x, c + (1 + k * r2) * (p - c), 0)
-        np.testing.assert_allclose(y, expected, rtol=0, atol=1e-5)  # as for rotations
+        np.testing.assert_allclose(y, expected, rtol=0, atol=10 * 2**-21)  # as for rotations
     # A barrel makes the image smaller: the corner, where r is 1, is read from 1.3 times as far.
     y = np.asarray(augment.lens_distortion(RAMPS, 0.3))
-    np.testing.assert_allclose(y[6, 6], 2 * (1 + 0.3 * 8 / 32), rtol=1e-5)
+    np.testing.assert_allclose(y[6, 6], 2 * (1 + 0.3 * 8 / 32), rtol=0, atol=2**-20)  # as `maps`
     assert (y[0, 0] == 0).all()
 
 
@@ -164,9 +171,8 @@ def test_special_cases_draw_what_they_say(name):
     a, shift = maps(drawn(getattr(augment, f"random_{name}"), **options))
     v = value(a)
     rebuilt = np.array(REBUILT[name](np.radians(v) if name == "rotation" else v))
-    # Places below 8 and their differences: a few roundings of 2^-21.
-    np.testing.assert_allclose(a, np.moveaxis(rebuilt, -1, 0), rtol=0, atol=1e-5)
-    np.testing.assert_allclose(shift, 0, atol=1e-5)
+    np.testing.assert_allclose(a, np.moveaxis(rebuilt, -1, 0), rtol=0, atol=2**-19)
+    np.testing.assert_array_equal(shift, 0)
     low, high = RANGES[name]
     # Kolmogorov and Smirnov's p would be below 1e-3 for one key in a thousand; this one is not it.
     assert stats.kstest(v, "uniform", (low, high - low)).pvalue > 1e-3
@@ -174,31 +180,35 @@ def test_special_cases_draw_what_they_say(name):
 
 def test_random_translation_and_lens_draw_uniformly():
     a, shift = maps(drawn(augment.random_translation, shift=1.5))
-    np.testing.assert_allclose(a, np.broadcast_to(np.eye(2), a.shape), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(a, np.broadcast_to(np.eye(2), a.shape), rtol=0, atol=2**-19)
     y = drawn(augment.random_lens_distortion, strength=0.3)
     k = (y[:, 5, 5, 0] - 1) * 32 / 2
     for v, bound in ((shift[:, 0], 1.5), (shift[:, 1], 1.5), (k, 0.3)):
         assert stats.kstest(v, "uniform", (-bound, 2 * bound)).pvalue > 1e-3
-    assert abs(np.corrcoef(shift.T)[0, 1]) < 4 / np.sqrt(200)
+    assert abs(np.corrcoef(shift.T)[0, 1]) < 4 / np.sqrt(200)  # deviations
 
 
 def test_random_affine_composes_all_in_one_matrix():
     """The product of the parts, in the order of the docstring."""
     y = drawn(augment.random_affine, n=1, scale=(1.25, 1.25), stretch=(1.44, 1.44))
     a, _ = maps(y)
-    np.testing.assert_allclose(a[0], np.diag([1.2, 1 / 1.2]) / 1.25, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(a[0], np.diag([1.2, 1 / 1.2]) / 1.25, rtol=0, atol=2**-19)
     y = drawn(
         augment.random_affine,
         n=50, degrees=20.0, shear=0.3, scale=(1.25, 1.25), stretch=(1.44, 1.44), shift=1.0,
     )  # fmt: skip
     a, shift = maps(y)
     assert abs(shift).max() > 0.5
-    np.testing.assert_allclose(np.linalg.det(a), 1.25**-2, rtol=1e-4)
+    # 2^-19 of each entry, times another: their sizes add up to less than 2.5.
+    np.testing.assert_allclose(np.linalg.det(a), 1.25**-2, rtol=0, atol=2.5 * 2**-19)
     # A sends (0, 1) to R (0, 1 / (1.2 * 1.25)): the angle. Undone, what is left is the shear.
     angle = np.arctan2(a[:, 0, 1], a[:, 1, 1])
     back = np.moveaxis(np.array(REBUILT["rotation"](-angle)), -1, 0)
     sheared = np.diag([1 / 1.2, 1.2]) @ back @ a * 1.25
-    np.testing.assert_allclose(sheared[:, [0, 0, 1], [0, 1, 1]], [[1, 0, 1]] * 50, atol=1e-4)
+    # 1.2 * 1.25 times two entries, 2^-19 each, turned, and as much for the angle, of sides of 0.67.
+    found = sheared[:, [0, 0, 1], [0, 1, 1]]
+    np.testing.assert_allclose(found, [[1, 0, 1]] * 50, rtol=0, atol=1.2e-5)
+    # All of 50 are below 2/3, or 0.72, of the bound with probability 2e-9, or 6e-8.
     assert 0.2 < abs(sheared[:, 1, 0]).max() < 0.3 and 0.25 < abs(angle).max() < np.radians(20)
 
 
@@ -210,14 +220,14 @@ def test_random_affine_reads_at_an_affine_map_of_the_pixels():
     matrix = np.stack([y[:, 5, 4] - shift, y[:, 4, 5] - shift], -1)
     places = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1], indexing="ij"), -1)
     expected = np.einsum("kij,abj->kabi", matrix, places) + shift[:, None, None]
-    # Places below 8, a few roundings of 2^-24 each.
-    np.testing.assert_allclose(y[:, 3:6, 3:6], expected, rtol=0, atol=1e-5)
+    # As `maps` says: of two differences, the shift and a pixel.
+    np.testing.assert_allclose(y[:, 3:6, 3:6], expected, rtol=0, atol=6 * 2**-20)
     # Of 200 uniform numbers the largest falls below 0.9 of the bound once in 10^9 times.
     for entry, bound in [*((e, 0.2) for e in (matrix - np.eye(2)).reshape(-1, 4).T)] + [
         (t, 1.0) for t in shift.T
     ]:
-        assert 0.9 * bound < entry.max() < bound + 1e-5
-        assert 0.9 * bound < -entry.min() < bound + 1e-5
+        assert 0.9 * bound < entry.max() < bound + 2**-19
+        assert 0.9 * bound < -entry.min() < bound + 2**-19
 
 
 def test_random_affine_rounds_integers_and_fills_with_zeros():
@@ -243,7 +253,8 @@ def test_elastic_moves_pixels_smoothly_by_what_it_says():
     # there are 40 * 2 * 169 / (4 pi sigma^2) independent numbers, about 270: their deviation is
     # known to 1 / sqrt(540), 4.3 %; four times that.
     assert abs(moved.std() / (alpha / (sigma * np.sqrt(12 * np.pi))) - 1) < 0.17
-    # Neighbors are correlated by exp(-1 / (4 sigma^2)) = 0.94, so that one sees the other.
+    # Neighbors are correlated by r = exp(-1 / (4 sigma^2)) = 0.94, so that one sees the other; the
+    # deviation is (1 - r^2) / sqrt(270) = 0.007.
     a, b = moved[:, 1:].ravel(), moved[:, :-1].ravel()
     assert abs(np.corrcoef(a, b)[0, 1] - np.exp(-1 / 16)) < 0.03
 
