@@ -48,13 +48,10 @@ def test_titles_say_the_shares_of_a_mixture():
 
 
 def test_what_is_cut_off_is_said():
-    standardized = ArrayDataset(
-        np.float32([-1, 2])[:, None, None, None] * np.ones((1, 4, 4, 1)), [0, 1]
-    )
-    with pytest.warns(
-        UserWarning, match=r"images must be in \[0, 1\], got \[-1, 2\]; .*standardize"
-    ):
-        plot.augmentations(standardized, samples=1)
+    images = np.stack([np.full((4, 4, 1), -1.0), np.full((4, 4, 1), 2.0)])
+    message = r"images must be in \[0, 1\], got \[-1, 2\]; .* nn.standardize"
+    with pytest.warns(UserWarning, match=message):
+        plot.augmentations(ArrayDataset(images, np.arange(2)), samples=1)
 
 
 def test_several_augmentations_are_rows_by_name():
