@@ -5,6 +5,8 @@
 limits where these only pull.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from jaxtrain import optim, schedules
+from jaxtrain import augment, losses, optim, penalties, plot, schedules
 
 PATH = pathlib.Path(__file__).parent.parent / "docs" / "build_api.py"
 SPEC = importlib.util.spec_from_file_location("build_api", PATH)
@@ -154,14 +154,27 @@ def test_every_argument_is_documented(name):
 
 
 GUIDE = PATH.with_name("optimizers.md").read_text()
-BLOCKS = re.findall(r"^```python\n(.*?)^```", GUIDE, re.M | re.S)
+BLOCKS = {
+    f"{page.stem} {i}": code
+    for page in (PATH.with_name("optimizers.md"), PATH.with_name("data.md"))
+    for i, code in enumerate(re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S))
+}
 
 
-@pytest.mark.parametrize("i", range(len(BLOCKS)))
-def test_a_block_of_the_guide_prints_what_it_says(i, capsys):
-    exec(compile(BLOCKS[i], f"block {i}", "exec"), {})
-    said = re.findall(r"^print\(.*\)  # (.*)$", BLOCKS[i], re.M)
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_block_of_a_guide_prints_what_it_says(name, capsys):
+    exec(compile(BLOCKS[name], name, "exec"), {})
+    said = re.findall(r"^print\(.*\)  # (.*)$", BLOCKS[name], re.M)
     assert said and capsys.readouterr().out.splitlines() == said
+
+
+@pytest.mark.fast
+def test_signatures_are_readable():
+    modules = (augment, losses, optim, penalties, plot, schedules)
+    functions = [f for m in modules for f in vars(m).values() if inspect.isfunction(f)]
+    written = [str(inspect.signature(f)) for f in functions]
+    assert len(written) > 150
+    assert not [text for text in written if "numpy.number" in text]
 
 
 def test_the_guide_knows_how_large_the_state_is():

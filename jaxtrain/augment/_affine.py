@@ -1,5 +1,7 @@
 """Affine maps of an image, composed into one matrix and read in one resampling."""
 
+from __future__ import annotations
+
 import functools
 from typing import Any
 

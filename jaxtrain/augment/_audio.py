@@ -1,5 +1,7 @@
 """Augmentations of a signal, which is 0 where it is silent: noise, shift and gain."""
 
+from __future__ import annotations
+
 import math
 from typing import Any
 

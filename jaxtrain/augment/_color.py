@@ -1,5 +1,7 @@
 """Brightness, contrast, saturation and hue of an image."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

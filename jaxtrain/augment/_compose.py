@@ -1,5 +1,7 @@
 """One augmentation made of others."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Erasing a box of an image."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

@@ -1,5 +1,7 @@
 """Blurring and sharpening."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

@@ -1,5 +1,7 @@
 """Flips, crops and sizes of an image."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

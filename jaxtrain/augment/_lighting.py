@@ -1,5 +1,7 @@
 """A change of the light: a color along the directions in which a set of images varies."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import jax

@@ -3,6 +3,8 @@
 Each is a function of the whole batch in its order.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

@@ -1,5 +1,7 @@
 """Noise on the pixels of an image."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

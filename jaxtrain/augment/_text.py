@@ -3,6 +3,8 @@
 A sequence has a fixed length and is filled up with the id `pad`, which nothing else is.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

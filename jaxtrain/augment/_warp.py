@@ -1,5 +1,7 @@
 """Reading an image at other places than its pixels: as through a lens, or on an elastic sheet."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

@@ -1,5 +1,7 @@
 """Losses for classes: cross-entropies, hinges and focal losses."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

@@ -1,5 +1,7 @@
 """Losses for numbers: the mean over the outputs of a function of the error y - v."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

@@ -1,5 +1,7 @@
 """AdaGrad and Adadelta."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

@@ -1,5 +1,7 @@
 """Adam, AMSGrad and AdamW."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

@@ -1,5 +1,7 @@
 """Adam's kin: Adamax, NAdam and RAdam."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

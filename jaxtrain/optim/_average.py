@@ -1,5 +1,7 @@
 """Averages of the params to evaluate with: exponential, of all iterates, of every n-th."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 

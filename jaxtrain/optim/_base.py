@@ -1,5 +1,7 @@
 """What all optimizers share: the learning rate, read-outs of the state, and mixed-type sums."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

@@ -1,5 +1,7 @@
 """BFGS, the quasi-Newton method with a whole matrix."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import jax

@@ -1,5 +1,7 @@
 """Gradient clipping: by the norm of everything, of each parameter or unit, and by value."""
 
+from __future__ import annotations
+
 from typing import Any
 
 import jax

@@ -1,5 +1,7 @@
 """What keeps params small: decoupled and coupled decay, soft thresholds, limits of norms."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import jax

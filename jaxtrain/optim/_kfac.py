@@ -1,5 +1,7 @@
 """K-FAC: natural gradients with a Kronecker-factored curvature, for dense and conv layers."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -1,5 +1,7 @@
 """BFGS with a limited memory."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

@@ -1,5 +1,7 @@
 """The strong-Wolfe line search of Moré and Thuente."""
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import jax

@@ -1,5 +1,7 @@
 """Minimization of a function by any optimizer, in one call."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 import time

@@ -1,5 +1,7 @@
 """Gradient descent, with momentum in its three forms and Nesterov's in its two."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

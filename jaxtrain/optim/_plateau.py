@@ -1,5 +1,7 @@
 """Cutting the learning rate when a validation value no longer improves."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
@@ -37,7 +39,7 @@ class PlateauState(NamedTuple):
     cooldown: jax.Array
     options: PlateauOptions
 
-    def report(self, value: ArrayLike) -> "PlateauState":
+    def report(self, value: ArrayLike) -> PlateauState:
         """Takes in one validation value."""
         o, best, value = self.options, self.best, as_float(value)
         t = o.sign * o.threshold

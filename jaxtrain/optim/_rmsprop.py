@@ -1,5 +1,7 @@
 """RMSProp, its centered form, and its momenta."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

@@ -1,5 +1,7 @@
 """Rprop, in its four variants."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax

@@ -1,5 +1,7 @@
 """Other updates for other params: those that stay, and those that move faster or slower."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 
 import jax

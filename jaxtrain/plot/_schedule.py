@@ -1,5 +1,7 @@
 """Figures of learning-rate schedules."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Schedules that reach their last value at a given count, and stay there."""
 
+from __future__ import annotations
+
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 

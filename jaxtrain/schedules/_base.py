@@ -1,5 +1,7 @@
 """What all schedules share: the types of counts and values, and the constant schedule."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

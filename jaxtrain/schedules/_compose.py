@@ -1,5 +1,7 @@
 """Schedules made of schedules."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any

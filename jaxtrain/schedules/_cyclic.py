@@ -1,5 +1,7 @@
 """Schedules that rise: periodic ones, warm restarts, and one rise and fall."""
 
+from __future__ import annotations
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -1,5 +1,7 @@
 """Schedules that fall for ever: in steps, exponentially, or with a power of the count."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from itertools import pairwise
 

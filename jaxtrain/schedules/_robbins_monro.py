@@ -1,5 +1,7 @@
 """The conditions on rates under which stochastic approximation converges."""
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import jax
