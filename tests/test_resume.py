@@ -209,6 +209,7 @@ def test_what_describes_a_step_does_not_depend_on_the_process():
         "object": Scale(3),
         "array": np.arange(3.0),
         "number": jnp.float32(0.5),
+        "NaN": [np.float32("nan"), float("nan")],
         "key": jax.random.key(0),
         "own": own,
         "later": later,
@@ -224,7 +225,7 @@ def test_what_describes_a_step_does_not_depend_on_the_process():
     assert found["jit"] == hinge
     assert found["method"].popitem()[0].endswith("Scale.method")
     assert found["object"].endswith("Scale") and found["own"] == ["builtins.list"]
-    assert found["number"] == 0.5
+    assert found["number"] == 0.5 and found["NaN"] == ["NaN", "NaN"]
     for name, other in {
         "schedule": schedules.cosine(0.1, steps=101),
         "array": np.array([0.0, 1.0, 3.0]),
