@@ -11,10 +11,10 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "0")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Most of the suite's time is compilation: optimize less (XLA_FLAGS= runs what users run). One
+# Most of the suite's time is compilation: do not optimize (XLA_FLAGS= runs what users run). One
 # process for each core compiles already: to split each program gains nothing more.
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=1 --xla_cpu_parallel_codegen_split_count=1"
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
 )
 
 import jax  # noqa: E402
